@@ -1,0 +1,37 @@
+# Compiler settings shared by every target.
+option(ATTUNE_TESTS "Build the tests" ON)
+option(ATTUNE_BENCH "Build the benchmarks" OFF)
+option(ATTUNE_WERROR "Treat warnings as errors" ON)
+set(ATTUNE_SANITIZE "" CACHE STRING "Sanitizers, comma separated (address,undefined | thread)")
+set(ATTUNE_TORCH_WHEEL "" CACHE PATH "site-packages of a PyPI torch to build against instead of Debian's LibTorch")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+
+add_compile_options(-Wall -Wextra $<$<BOOL:${ATTUNE_WERROR}>:-Werror>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 reports these inside its own standard library headers.
+  add_compile_options(-Wno-restrict -Wno-maybe-uninitialized -Wno-array-bounds -Wno-stringop-overflow)
+endif()
+if(ATTUNE_SANITIZE)
+  add_compile_options(-fsanitize=${ATTUNE_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${ATTUNE_SANITIZE})
+endif()
+
+find_program(ATTUNE_CCACHE ccache)
+if(ATTUNE_CCACHE)
+  # The precompiled header is part of the key by content, not by time stamp.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${ATTUNE_CCACHE})
+endif()
+find_program(ATTUNE_MOLD mold)
+if(ATTUNE_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()

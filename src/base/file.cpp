@@ -1,0 +1,156 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace attune {
+
+namespace {
+
+std::string parent(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// An open file that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+int open_for_reading(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT) fail(ErrorCode::NotFound, "reading {}: there is no such file", path);
+  if (fd < 0) fail(ErrorCode::Io, "reading {}: {}", path, std::strerror(errno));
+  return fd;
+}
+
+size_t size_of(int fd, const std::string& path) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) fail(ErrorCode::Io, "reading {}: {}", path, std::strerror(errno));
+  if (S_ISDIR(info.st_mode)) fail(ErrorCode::BadInput, "reading {}: this is a folder; a file is expected", path);
+  return static_cast<size_t>(info.st_size);
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path, bool private_writable) : path_(path) {
+  const Descriptor file(open_for_reading(path));
+  size_ = size_of(file.get(), path);
+  if (size_ == 0) return;
+  const int protection = private_writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void* mapped = ::mmap(nullptr, size_, protection, MAP_PRIVATE, file.get(), 0);
+  if (mapped == MAP_FAILED) fail(ErrorCode::Io, "mapping {}: {}", path, std::strerror(errno));
+  data_ = static_cast<char*>(mapped);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+std::string read_file(const std::string& path) {
+  const Descriptor file(open_for_reading(path));
+  std::string content;
+  content.reserve(size_of(file.get(), path));
+  char buffer[1 << 16];
+  while (true) {
+    const ssize_t got = ::read(file.get(), buffer, sizeof buffer);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(ErrorCode::Io, "reading {}: {}", path, std::strerror(errno));
+    if (got == 0) return content;
+    content.append(buffer, static_cast<size_t>(got));
+  }
+}
+
+namespace {
+
+void write_all(int fd, const void* data, size_t bytes, const std::string& path) {
+  const char* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t put = ::write(fd, at, bytes);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0)
+      fail(ErrorCode::Io, "writing {}: {}{}", path, std::strerror(errno),
+           errno == ENOSPC ? "; free some space and go on with `attune resume`" : "");
+    at += put;
+    bytes -= static_cast<size_t>(put);
+  }
+}
+
+}  // namespace
+
+void write_file_atomic(const std::string& path, const std::function<void(const Sink&)>& write) {
+  const std::string temporary = path + ".tmp." + std::to_string(::getpid());
+  try {
+    const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    if (file.get() < 0) fail(ErrorCode::Io, "writing {}: {}", path, std::strerror(errno));
+    write([&](const void* data, size_t bytes) { write_all(file.get(), data, bytes, path); });
+    if (::fsync(file.get()) != 0) fail(ErrorCode::Io, "writing {}: {}", path, std::strerror(errno));
+    if (::rename(temporary.c_str(), path.c_str()) != 0)
+      fail(ErrorCode::Io, "writing {}: {}", path, std::strerror(errno));
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  sync_directory(parent(path));
+}
+
+void write_file_atomic(const std::string& path, std::string_view content) {
+  write_file_atomic(path, [&](const Sink& sink) { sink(content.data(), content.size()); });
+}
+
+void sync_directory(const std::string& path) {
+  const Descriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.get() < 0 || ::fsync(folder.get()) != 0)
+    fail(ErrorCode::Io, "flushing the folder {}: {}", path, std::strerror(errno));
+}
+
+bool file_exists(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+}
+
+bool directory_exists(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+FileLock::FileLock(const std::string& path) : path_(path) {
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (fd_ < 0) fail(ErrorCode::Io, "locking {}: {}", path, std::strerror(errno));
+  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    char holder[32] = {};
+    const ssize_t got = ::pread(fd_, holder, sizeof holder - 1, 0);
+    ::close(fd_);
+    fail(ErrorCode::Locked, "{} is in use by another attune (process {}); wait for it to end, or stop it", parent(path),
+         got > 0 ? std::string(holder, static_cast<size_t>(got)) : "?");
+  }
+  const std::string self = std::to_string(::getpid());
+  if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, self.data(), self.size(), 0) < 0)
+    fail(ErrorCode::Io, "locking {}: {}", path, std::strerror(errno));
+}
+
+FileLock::~FileLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+}  // namespace attune

@@ -1,0 +1,60 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace attune {
+
+/// A file mapped read-only into memory; unmapped by the destructor.
+class MappedFile {
+ public:
+  /// Throws NotFound or Io. `private_writable`: copy-on-write pages, never written back.
+  explicit MappedFile(const std::string& path, bool private_writable = false);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  const char* data() const { return data_; }
+  char* writable() const { return data_; }
+  size_t size() const { return size_; }
+  std::string_view view() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  char* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+/// Whole content of a file. Throws NotFound, Io.
+std::string read_file(const std::string& path);
+
+/// Writes a file so that it is never seen half done: temporary name in the same folder, fsync, rename, fsync of the
+/// folder. Throws Io (disk full included), leaving the old file in place.
+void write_file_atomic(const std::string& path, std::string_view content);
+
+/// The same for content that is produced in pieces: `write(sink)` calls sink(data, bytes).
+using Sink = std::function<void(const void* data, size_t bytes)>;
+void write_file_atomic(const std::string& path, const std::function<void(const Sink&)>& write);
+
+/// Flushes a directory's entries to disk.
+void sync_directory(const std::string& path);
+
+bool file_exists(const std::string& path);
+bool directory_exists(const std::string& path);
+
+/// An exclusive advisory lock on a file, held until destruction. Throws Locked, naming the holder's process id.
+class FileLock {
+ public:
+  explicit FileLock(const std::string& path);
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  int fd_ = -1;
+  std::string path_;
+};
+
+}  // namespace attune

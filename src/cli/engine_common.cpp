@@ -1,0 +1,73 @@
+#include "cli/engine_common.h"
+
+#include <cstdio>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "base/threads.h"
+#include "kernels/kernels.h"
+#include "tensor/torch.h"
+
+namespace attune {
+
+std::string text_arg(const Json& args, const char* name, const std::string& fallback) {
+  return args.contains(name) && args[name].is_string() ? args[name].get<std::string>() : fallback;
+}
+
+bool flag_arg(const Json& args, const char* name) {
+  return args.contains(name) && args[name].is_boolean() && args[name].get<bool>();
+}
+
+int64_t int_arg(const Json& args, const char* name, int64_t fallback) {
+  return args.contains(name) && args[name].is_number() ? args[name].get<int64_t>() : fallback;
+}
+
+std::vector<std::string> list_arg(const Json& args, const char* name) {
+  if (!args.contains(name) || args[name].is_null()) return {};
+  if (args[name].is_string()) return {args[name].get<std::string>()};
+  return args[name].get<std::vector<std::string>>();
+}
+
+void use_threads(const Json& args) {
+  const int64_t asked = int_arg(args, "threads", 0);
+  const int threads = asked > 0 ? static_cast<int>(asked) : available_threads();
+  kernels::set_threads(threads);
+  at::set_num_threads(threads);
+}
+
+std::map<std::string, std::string> columns_of(const std::string& text) {
+  std::map<std::string, std::string> columns;
+  if (text.empty()) return columns;
+  for (const std::string& part : split(text, ',')) {
+    const size_t equals = part.find('=');
+    if (equals == std::string::npos)
+      fail(ErrorCode::BadInput, "--columns {}: expected role=column, as in text=description,label=section", text);
+    columns[part.substr(0, equals)] = part.substr(equals + 1);
+  }
+  return columns;
+}
+
+std::unique_ptr<Target> target_of(const Json& args, bool need_task) {
+  use_threads(args);
+  TargetRequest request;
+  request.name = text_arg(args, "target");
+  request.adapters = list_arg(args, "adapter");
+  request.task = text_arg(args, "task");
+  request.columns = columns_of(text_arg(args, "columns"));
+  request.precision = text_arg(args, "precision", "auto");
+  request.need_task = need_task;
+  return open_target(request);
+}
+
+std::unique_ptr<Progress> progress_of(const Json& args) {
+  return std::make_unique<Progress>(stderr, Progress::mode_for(stderr, flag_arg(args, "quiet")));
+}
+
+void answer(const Json& args, const Json& object, const std::string& text) {
+  const std::string out = flag_arg(args, "json") ? object.dump() : text;
+  if (std::fwrite(out.data(), 1, out.size(), stdout) != out.size() || std::fputc('\n', stdout) == EOF ||
+      std::fflush(stdout) != 0)
+    fail(ErrorCode::Io, "writing the answer to standard output failed");
+}
+
+}  // namespace attune

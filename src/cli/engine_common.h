@@ -1,0 +1,29 @@
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "recipe/target.h"
+#include "report/progress.h"
+
+namespace attune {
+
+/// Readings of a request's arguments; absent and null give the fallback.
+std::string text_arg(const Json& args, const char* name, const std::string& fallback = "");
+bool flag_arg(const Json& args, const char* name);
+int64_t int_arg(const Json& args, const char* name, int64_t fallback);
+std::vector<std::string> list_arg(const Json& args, const char* name);
+
+/// Threads as asked with --threads, else all this process may use.
+void use_threads(const Json& args);
+/// The target of a command that takes RUN|MODEL, --adapter, --task, --columns, --precision.
+std::unique_ptr<Target> target_of(const Json& args, bool need_task);
+/// The progress line of a command: on standard error, none with --quiet.
+std::unique_ptr<Progress> progress_of(const Json& args);
+/// Prints to standard output: the object with --json, else the text.
+void answer(const Json& args, const Json& object, const std::string& text);
+/// {"text": "description"} from "text=description,label=section".
+std::map<std::string, std::string> columns_of(const std::string& text);
+
+}  // namespace attune

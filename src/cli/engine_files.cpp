@@ -1,0 +1,150 @@
+// init, inspect, merge, export.
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "cli/engine_commands.h"
+#include "cli/engine_common.h"
+#include "exchange/peft.h"
+#include "nn/transformer.h"
+#include "recipe/hf_files.h"
+
+namespace attune {
+
+namespace fs = std::filesystem;
+
+int run_init(const Json& args) {
+  const std::string path = text_arg(args, "config"), output = text_arg(args, "output");
+  if (directory_exists(output) && !fs::is_empty(output))
+    fail(ErrorCode::BadInput, "the output directory {} exists already; give another with -o", output);
+  LoadOptions options;
+  options.numerics = {kernels::DType::F32};
+  options.seed = static_cast<uint64_t>(int_arg(args, "seed", 1));
+  const Json config = read_json(path);
+  const std::unique_ptr<Model> model = init_model(config, path, options);
+  const std::string fresh = output + ".tmp";
+  fs::remove_all(fresh);
+  fs::create_directories(fresh);
+  write_model(*model, "", fresh, Json::object());
+  replace_directory(fresh, output);
+  answer(args, Json{{"output", output}, {"seed", options.seed}},
+         format("{}: a random {} model, seed {}", output, config.value("model_type", "?"), options.seed));
+  return 0;
+}
+
+namespace {
+
+Json site_json(const Model& model, const Site& site) {
+  Json json{{"site", site.name}, {"kind", kind_name(site.kind)}};
+  if (site.kind == SiteKind::Weight) {
+    const WeightSlot& slot = model.slot(site);
+    json["shape"] = slot.weight.sizes().vec();
+    json["tensor"] = slot.weight_name;
+    if (slot.bias.defined()) json["bias"] = slot.bias_name;
+    if (slot.fresh) json["new"] = true;
+  } else {
+    json["width"] = site.out;
+  }
+  const SitePlan* plan = model.plan().at(site.id);
+  if (plan == nullptr) return json;
+  Json edits = Json::array();
+  for (const SitePlan::Entry& entry : plan->edits) edits.push_back(format("{} ({})", verb_name(*entry.edit), entry.owner));
+  if (plan->weight.defined()) edits.push_back("weight trained");
+  if (plan->bias.defined()) edits.push_back("bias trained");
+  json["edits"] = edits;
+  return json;
+}
+
+std::string site_line(const Json& site) {
+  std::string line = format("{:<24} {:<9}", site["site"].get<std::string>(), site["kind"].get<std::string>());
+  if (site.contains("tensor"))
+    line += format(" {:<14} {}", format("[{}]", fmt::join(site["shape"].get<std::vector<int64_t>>(), ", ")),
+                   site["tensor"].get<std::string>());
+  if (site.contains("new")) line += " (new)";
+  if (site.contains("edits"))
+    for (const Json& edit : site["edits"]) line += "  <- " + edit.get<std::string>();
+  return line;
+}
+
+}  // namespace
+
+int run_inspect(const Json& args) {
+  Json shaped = args;
+  if (!shaped.contains("precision")) shaped["precision"] = "fp32";
+  const std::unique_ptr<Target> target = target_of(shaped, false);
+  const Model& model = target->model();
+  const std::string glob = text_arg(args, "glob", "*");
+  Json sites = Json::array();
+  std::vector<std::string> lines;
+  int64_t parameters = 0;
+  for (size_t i = 0; i < model.slots(); ++i) {
+    const WeightSlot& slot = target->model().slot_at(i);
+    parameters += slot.weight.numel() + (slot.bias.defined() ? slot.bias.numel() : 0);
+  }
+  for (const Site& site : select_sites(model.sites(), glob)) {
+    sites.push_back(site_json(model, site));
+    lines.push_back(site_line(sites.back()));
+  }
+  const Cost cost = target->adaptation->cost();
+  const Json object{{"model_type", model.config().value("model_type", "?")}, {"parameters", parameters},
+                    {"trained", cost.trainable + cost.head}, {"sites", sites}, {"methods", target->card.methods},
+                    {"task", target->card.task}};
+  std::string text = format("{} model, {} parameters", model.config().value("model_type", "?"), with_thousands(parameters));
+  if (cost.trainable + cost.head > 0) text += format(", {} of them in the adapter", with_thousands(cost.trainable + cost.head));
+  answer(args, object, text + "\n" + join(lines, "\n"));
+  return 0;
+}
+
+namespace {
+
+/// Target in fp32: what is written does not depend on the machine.
+std::unique_ptr<Target> target_to_write(const Json& args) {
+  Json shaped = args;
+  shaped["precision"] = "fp32";
+  return target_of(shaped, false);
+}
+
+bool like_transformers(Target& target) {
+  const Transformer& model = dynamic_cast<const Transformer&>(target.model());
+  return model.spec().head.kind != HeadKind::Sequence || model.spec().head.pooler;
+}
+
+}  // namespace
+
+int run_merge(const Json& args) {
+  const std::unique_ptr<Target> target = target_to_write(args);
+  const std::string output = text_arg(args, "output");
+  write_merged(target->model(), *target->adaptation, target->task.get(), target->base_directory, output);
+  std::string text = format("merged checkpoint in {}", output);
+  if (!like_transformers(*target))
+    text += format("\nnote: its head pools by {}; transformers' sequence class pools by its pooler, so there the body "
+                   "loads and the head needs that pooling", target->loaded.report.pool);
+  answer(args, Json{{"output", output}}, text);
+  return 0;
+}
+
+int run_export(const Json& args) {
+  const std::string to = text_arg(args, "to"), output = text_arg(args, "output");
+  if (to == "hf") return run_merge(args);
+  if (to != "peft")
+    fail(ErrorCode::Unsupported, "export --to {}: this build writes peft and hf", to);
+  const std::unique_ptr<Target> target = target_to_write(args);
+  if (directory_exists(output) && !fs::is_empty(output))
+    fail(ErrorCode::BadInput, "the output directory {} exists already; give another with -o", output);
+  const std::string fresh = output + ".tmp";
+  fs::remove_all(fresh);
+  fs::create_directories(fresh);
+  const std::string set = target->adaptation->sets().empty() ? "" : target->adaptation->sets().front();
+  if (set.empty()) fail(ErrorCode::BadInput, "{} holds no adapter to export", text_arg(args, "target"));
+  const PeftExport result = export_peft(*target->adaptation, target->model(), set, target->base_directory,
+                                        target->card.task, like_transformers(*target), fresh);
+  replace_directory(fresh, output);
+  std::string text = format("PEFT adapter in {}", output);
+  for (const std::string& note : result.notes) text += "\nnote: " + note;
+  answer(args, Json{{"output", output}, {"notes", result.notes}}, text);
+  return 0;
+}
+
+}  // namespace attune

@@ -1,0 +1,103 @@
+// train, resume, check.
+#include <cstdio>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "cli/engine_commands.h"
+#include "cli/engine_common.h"
+#include "recipe/session.h"
+
+namespace attune {
+
+namespace {
+
+Recipe recipe_of(const Json& args) {
+  const std::string path = text_arg(args, "recipe");
+  const std::vector<std::string> sets = list_arg(args, "set");
+  Recipe recipe = path.empty() ? recipe_from_flags(args, sets) : load_recipe(path, sets);
+  if (path.empty()) log_info("recipe made from the flags:\n{}", recipe.resolved_yaml());
+  if (int_arg(args, "threads", 0) > 0) recipe.threads = static_cast<int>(int_arg(args, "threads", 0));
+  if (args.contains("seed") && args["seed"].is_number()) recipe.seed = args["seed"].get<uint64_t>();
+  return recipe;
+}
+
+std::string metric_line(const Json& metrics) {
+  std::vector<std::string> parts;
+  for (const auto& [name, value] : metrics.items())
+    if (value.is_number_float()) parts.push_back(format("{} {:.4f}", name, value.get<double>()));
+  return join(parts, ", ");
+}
+
+int report_run(const Json& args, int status, const Json& result) {
+  if (status != 0) {
+    if (flag_arg(args, "json")) answer(args, result, "");
+    return status;
+  }
+  const std::string run = result["run"].get<std::string>();
+  std::string text = format("{} steps, {} tokens in {} ({:.0f} tokens/s), peak memory {}", result["steps"].get<int64_t>(),
+                            with_thousands(result["tokens"].get<int64_t>()), human_seconds(result["seconds"].get<double>()),
+                            result["tokens_per_second"].get<double>(), human_bytes(result["peak_bytes"].get<double>()));
+  if (result["metrics"].is_object())
+    text += format("\n{} (step {}): {}", result["kept"]["which"].get<std::string>(), result["kept"]["step"].get<int64_t>(),
+                   metric_line(result["metrics"]));
+  text += format("\nresult in {}/adapter; try: attune predict {} --text \"...\"", run, run);
+  answer(args, result, text);
+  return 0;
+}
+
+}  // namespace
+
+int run_train(const Json& args) {
+  Json result;
+  const std::unique_ptr<Progress> progress = progress_of(args);
+  const int status = train_run(recipe_of(args), flag_arg(args, "overwrite"), *progress, result);
+  return report_run(args, status, result);
+}
+
+int run_resume(const Json& args) {
+  Json result;
+  const std::unique_ptr<Progress> progress = progress_of(args);
+  const int status = resume_run(text_arg(args, "run"), *progress, result);
+  return report_run(args, status, result);
+}
+
+int run_check(const Json& args) {
+  use_threads(args);
+  Session session(recipe_of(args));
+  session.train_config();
+  const int64_t sample = std::min<int64_t>(session.train_view().size(), 20000);
+  int64_t cut = 0, tokens = 0, longest = 0;
+  for (int64_t i = 0; i < sample; ++i) {
+    const Example example = session.task().encode(session.train_view().at(i), true);
+    const int64_t length = static_cast<int64_t>(example.ids.size());
+    tokens += length;
+    longest = std::max(longest, length + example.dropped);
+    cut += example.dropped > 0 ? 1 : 0;
+  }
+  for (int64_t i = 0; i < session.eval_view().size(); ++i) session.task().encode(session.eval_view().at(i), true);
+  Json labels = Json::object();
+  const std::vector<int64_t> counts = session.task().label_counts();
+  for (size_t i = 0; i < counts.size(); ++i) labels[session.task().labels()[i]] = counts[i];
+  const Cost cost = session.adaptation().cost();
+  const Json object{{"ok", true},
+                    {"rows", Json{{"train", session.train_view().size()}, {"eval", session.eval_view().size()}}},
+                    {"labels", labels},
+                    {"tokens", Json{{"mean", static_cast<double>(tokens) / static_cast<double>(std::max<int64_t>(1, sample))},
+                                    {"longest", longest}, {"rows_cut", cut}, {"rows_read", sample}}},
+                    {"trained", Json{{"parameters", cost.trainable}, {"head", cost.head}}},
+                    {"lr", session.recipe().lr}};
+  std::string text = join(session.summary(), "\n");
+  text += format("\nlengths    {:.1f} tokens on average, the longest {}; {} of {} rows read are cut by max_length",
+                 object["tokens"]["mean"].get<double>(), longest, cut, sample);
+  if (!counts.empty()) {
+    const int64_t least = *std::min_element(counts.begin(), counts.end());
+    const int64_t most = *std::max_element(counts.begin(), counts.end());
+    text += format("\nlabels     {}, from {} to {} rows each", counts.size(), least, most);
+  }
+  text += format("\nlr         {}\nno problem found", session.recipe().lr);
+  answer(args, object, text);
+  return 0;
+}
+
+}  // namespace attune

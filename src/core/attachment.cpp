@@ -1,0 +1,104 @@
+#include "core/attachment.h"
+
+#include "base/error.h"
+#include "base/random.h"
+#include "tensor/autograd.h"
+#include "tensor/torch.h"
+
+namespace attune {
+
+namespace {
+template <class Draw>
+Tensor drawn(const std::vector<int64_t>& shape, at::ScalarType type, const Draw& draw) {
+  Tensor values = at::empty(shape, at::kDouble);
+  double* out = static_cast<double*>(values.data_ptr());
+  for (int64_t i = 0; i < values.numel(); ++i) out[i] = draw(static_cast<uint64_t>(i));
+  return values.to(type);
+}
+}  // namespace
+
+Tensor normal_tensor(uint64_t key, const std::vector<int64_t>& shape, double deviation, at::ScalarType type) {
+  const Stream64 stream(key);
+  return drawn(shape, type, [&](uint64_t i) { return stream.normal(i) * deviation; });
+}
+
+Recorder::Recorder(Model& model, Thawed& thawed, std::string method, uint64_t seed)
+    : model_(model), thawed_(thawed), method_(std::move(method)), seed_(seed) {}
+
+std::vector<Site> Recorder::sites(std::string_view glob) const { return select_sites(model_.sites(), glob); }
+Tensor Recorder::weight(const Site& site) const { return model_.slot(site).weight; }
+Tensor Recorder::bias(const Site& site) const { return model_.slot(site).bias; }
+bool Recorder::fresh(const Site& site) const { return site.storage >= 0 && model_.slot(site).fresh; }
+
+void Recorder::own(Owned owned) {
+  for (const Owned& other : owned_)
+    if (other.name == owned.name)
+      fail(ErrorCode::Internal, "{}: the tensor {} is declared twice", method_, owned.name);
+  owned_.push_back(std::move(owned));
+}
+
+Tensor Recorder::parameter(const Site& site, std::string_view name, const Tensor& init, Learn learn) {
+  const Tensor value = as_leaf(init.detach().to(model_.numerics().master()).clone().contiguous());
+  own({site.name + "/" + std::string(name), Owned::Role::Parameter, site.id, value, std::move(learn), true});
+  return value;
+}
+
+Tensor Recorder::buffer(const Site& site, std::string_view name, const Tensor& init) {
+  const Tensor value = init.detach().clone().contiguous();
+  own({site.name + "/" + std::string(name), Owned::Role::Buffer, site.id, value, {}, false});
+  return value;
+}
+
+Edit& Recorder::add(const Site& site, Edit edit) {
+  if (!admits(site, edit))
+    fail(ErrorCode::BadInput,
+         "{}: site {} ({}) does not admit {}; docs/sites.md lists which verbs each kind of site admits", method_,
+         site.name, kind_name(site.kind), verb_name(edit));
+  if (!carried_out(site, edit))
+    fail(ErrorCode::Unsupported, "{}: {} at {} ({}) is not built yet; choose another site or method", method_,
+         verb_name(edit), site.name, kind_name(site.kind));
+  if (const LowRank* low = std::get_if<LowRank>(&edit); low != nullptr && low->down.size(0) > std::min(site.in, site.out))
+    fail(ErrorCode::BadInput, "{}: rank {} at {} is larger than the matrix [{}, {}]; give a rank of at most {}", method_,
+         low->down.size(0), site.name, site.out, site.in, std::min(site.in, site.out));
+  edits_.emplace_back(site.id, std::move(edit));
+  return edits_.back().second;
+}
+
+void Recorder::thaw_part(const Site& site, const Learn& learn, Part part, const Tensor& base) {
+  Tensor& value = thawed_[{site.storage, part}];
+  if (!value.defined()) value = as_leaf(base.detach().clone());
+  const std::string name = site.name + (part == Part::Weight ? "/weight" : "/bias");
+  for (const Owned& other : owned_)
+    if (other.value.is_same(value)) return;  // a tied site: one tensor
+  const bool decays = part == Part::Weight && site.weight != WeightKind::Norm && site.weight != WeightKind::Vector;
+  own({name, Owned::Role::Thawed, site.id, value, learn, decays});
+}
+
+void Recorder::thaw(const Site& site, Learn learn, Part part) {
+  if (site.kind != SiteKind::Weight)
+    fail(ErrorCode::BadInput, "{}: site {} ({}) holds no tensor that could be trained", method_, site.name,
+         kind_name(site.kind));
+  const WeightSlot& slot = model_.slot(site);
+  if (part != Part::Bias && slot.weight.defined()) thaw_part(site, learn, Part::Weight, slot.weight);
+  if (part != Part::Weight && slot.bias.defined()) thaw_part(site, learn, Part::Bias, slot.bias);
+}
+
+Tensor Recorder::normal(const Site& site, std::string_view name, const std::vector<int64_t>& shape,
+                        double deviation) const {
+  const uint64_t key = Stream64(seed_, "init").with(method_).with(site.name).with(name).key();
+  return normal_tensor(key, shape, deviation, model_.numerics().master());
+}
+
+Tensor Recorder::uniform(const Site& site, std::string_view name, const std::vector<int64_t>& shape,
+                         double bound) const {
+  const Stream64 stream = Stream64(seed_, "init").with(method_).with(site.name).with(name);
+  return drawn(shape, model_.numerics().master(),
+               [&](uint64_t i) { return (2 * stream.uniform(i) - 1) * bound; });
+}
+
+Tensor Recorder::zeros(const std::vector<int64_t>& shape) const {
+  return at::zeros(shape, model_.numerics().master());
+}
+Tensor Recorder::ones(const std::vector<int64_t>& shape) const { return at::ones(shape, model_.numerics().master()); }
+
+}  // namespace attune

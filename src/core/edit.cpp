@@ -1,0 +1,90 @@
+#include "core/edit.h"
+
+#include <array>
+
+#include "base/error.h"
+#include "tensor/matmul.h"
+#include "tensor/torch.h"
+
+namespace attune {
+
+const char* verb_name(const Edit& edit) {
+  static constexpr std::array<const char*, 9> kNames{"LowRank", "Scale",  "Shift", "Reweight", "Apply",
+                                                     "Observe", "Extend", "Keep",  "Route"};
+  return kNames[edit.index()];
+}
+
+namespace {
+template <class T>
+bool is(const Edit& edit) {
+  return std::holds_alternative<T>(edit);
+}
+bool affine(const Edit& edit) { return is<LowRank>(edit) || is<Scale>(edit) || is<Shift>(edit) || is<Reweight>(edit); }
+bool flows(const Edit& edit) {
+  return (is<Scale>(edit) && !std::get<Scale>(edit).in.defined()) || is<Shift>(edit) || is<Apply>(edit) ||
+         is<Observe>(edit);
+}
+}  // namespace
+
+bool admits(const Site& site, const Edit& edit) {
+  switch (site.kind) {
+    case SiteKind::Weight:
+      if (site.weight == WeightKind::Projection || site.weight == WeightKind::Table) return affine(edit);
+      return affine(edit) && !is<LowRank>(edit) && !(is<Scale>(edit) && std::get<Scale>(edit).in.defined());
+    case SiteKind::Rows:
+      return flows(edit) || (is<Extend>(edit) && (site.name.ends_with("embed.out") || site.name.ends_with("resid.in"))) ||
+             (is<Keep>(edit) && site.name.find("resid.") != std::string::npos);
+    case SiteKind::Heads: return flows(edit);
+    case SiteKind::Scores: return is<Apply>(edit) || is<Observe>(edit);
+    case SiteKind::KeyValue: return is<Extend>(edit) || is<Apply>(edit) || is<Observe>(edit);
+    case SiteKind::Part: return is<Route>(edit);
+  }
+  return false;
+}
+
+bool carried_out(const Site& site, const Edit& edit) {
+  switch (site.kind) {
+    case SiteKind::Weight: return site.weight == WeightKind::Projection || site.weight == WeightKind::Norm;
+    case SiteKind::Rows:
+    case SiteKind::Heads: return flows(edit);
+    default: return false;
+  }
+}
+
+bool folds(const Site& site, const Edit& edit) {
+  if (site.kind != SiteKind::Weight || !affine(edit)) return false;
+  return !is<Shift>(edit) || site.bias;
+}
+
+namespace {
+
+Affine fold_projection(const Affine& map, const Edit& edit) {
+  if (const LowRank* low = std::get_if<LowRank>(&edit))
+    return {map.weight + attune::matmul(low->up, low->down) * low->scale, map.bias};
+  if (const Scale* scale = std::get_if<Scale>(&edit)) {
+    Affine result = map;
+    if (scale->in.defined()) result.weight = result.weight * scale->in.reshape({1, -1});
+    if (scale->out.defined()) {
+      result.weight = result.weight * scale->out.reshape({-1, 1});
+      if (result.bias.defined()) result.bias = result.bias * scale->out.reshape({-1});
+    }
+    return result;
+  }
+  const Tensor by = std::get<Shift>(edit).by.reshape({-1});
+  return {map.weight, map.bias.defined() ? map.bias + by : by};
+}
+
+}  // namespace
+
+Affine fold(const Affine& map, const Edit& edit) {
+  ATTUNE_ASSERT(affine(edit));
+  if (const Reweight* reweight = std::get_if<Reweight>(&edit)) return {reweight->map(map.weight), map.bias};
+  if (map.weight.dim() == 2) return fold_projection(map, edit);
+  // A norm or a lone vector: the weight is the diagonal.
+  if (const Scale* scale = std::get_if<Scale>(&edit))
+    return {map.weight * scale->out, map.bias.defined() ? map.bias * scale->out : Tensor()};
+  const Tensor by = std::get<Shift>(edit).by;
+  return {map.weight, map.bias.defined() ? map.bias + by : by};
+}
+
+}  // namespace attune

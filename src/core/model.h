@@ -1,0 +1,63 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "core/batch.h"
+#include "core/plan.h"
+#include "core/site.h"
+#include "kernels/ops/linear.h"
+
+namespace attune {
+
+/// The tensors behind one storage id, and their names in a checkpoint.
+struct WeightSlot {
+  Tensor weight, bias;            // master type; never changed while edits are attached, except by merge
+  std::string weight_name, bias_name;
+  std::string module;             // path in transformers' class with a head: "bert.pooler.dense", whatever the file says
+  bool fresh = false;             // not in the checkpoint: drawn from the seed
+  WeightCopies copies;            // compute copies of `weight`
+};
+
+/// How the model computes: numbers, and dropout of the checkpoint's own sites.
+struct Numerics {
+  kernels::DType compute = kernels::DType::F32;
+  at::ScalarType master() const;
+  at::ScalarType scalar() const;
+};
+
+/// A loaded model: a flat list of sites, the tensors behind them, the plan of edits, and a forward pass.
+class Model {
+ public:
+  Model();
+  virtual ~Model();
+  const std::vector<Site>& sites() const { return sites_; }
+  const Site& site(std::string_view name) const;     // Internal when absent
+  const Site* find(std::string_view name) const;     // null when absent
+  WeightSlot& slot(const Site& site);
+  const WeightSlot& slot(const Site& site) const;
+  size_t slots() const { return slots_.size(); }
+  WeightSlot& slot_at(size_t storage) { return *slots_[storage]; }
+  Plan& plan() { return plan_; }
+  const Plan& plan() const { return plan_; }
+  const Numerics& numerics() const { return numerics_; }
+  const Json& config() const { return config_; }
+  void set_config(Json config) { config_ = std::move(config); }
+
+  /// Runs the batch. Errors: BadInput for inputs outside the model's tables, naming row and value.
+  virtual Output forward(const Batch& batch, const Want& want) = 0;
+
+ protected:
+  /// Adds a site and returns its id. A Weight site without `tied_to` gets a slot of its own.
+  int add_site(Site site, int tied_to = -1);
+  std::vector<Site> sites_;
+  std::vector<std::unique_ptr<WeightSlot>> slots_;  // by storage id
+  Plan plan_;
+  Numerics numerics_;
+  Json config_;
+};
+
+}  // namespace attune

@@ -1,0 +1,26 @@
+#include "core/plan.h"
+
+namespace attune {
+
+bool SitePlan::only_low_rank() const {
+  for (const Entry& entry : edits)
+    if (!std::holds_alternative<LowRank>(*entry.edit)) return false;
+  return true;
+}
+
+SitePlan& Plan::need(int site) {
+  if (static_cast<size_t>(site) >= sites_.size()) sites_.resize(static_cast<size_t>(site) + 1);
+  std::unique_ptr<SitePlan>& slot = sites_[static_cast<size_t>(site)];
+  if (!slot) slot = std::make_unique<SitePlan>();
+  return *slot;
+}
+
+void Plan::clear() { sites_.clear(); }
+
+bool Plan::empty() const {
+  for (const std::unique_ptr<SitePlan>& site : sites_)
+    if (site) return false;
+  return true;
+}
+
+}  // namespace attune

@@ -1,0 +1,50 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/edit.h"
+#include "core/tuner.h"
+#include "kernels/ops/linear.h"
+
+namespace attune {
+
+/// What runs at one site: the edits in attachment order, and what stands in for the base tensors.
+struct SitePlan {
+  struct Entry {
+    const Edit* edit = nullptr;
+    std::string owner;        // "lora" of set "default", for messages
+    uint32_t dropout_site = 0;
+  };
+  std::vector<Entry> edits;
+  Tensor weight, bias;        // thawed values; undefined: the base
+  WeightCopies copies;        // compute copies of a thawed weight
+  bool read = false;          // some function reads this site's value
+  /// Every edit is a LowRank: the projection takes them as arguments of one node.
+  bool only_low_rank() const;
+};
+
+/// What runs at every site of one model. A site nobody edits or reads is a null pointer.
+class Plan {
+ public:
+  const SitePlan* at(int site) const {
+    return static_cast<size_t>(site) < sites_.size() ? sites_[static_cast<size_t>(site)].get() : nullptr;
+  }
+  SitePlan* mutable_at(int site) { return const_cast<SitePlan*>(at(site)); }
+  /// The plan of a site, made when absent.
+  SitePlan& need(int site);
+  void clear();
+  bool empty() const;
+
+  /// Called with the pass before every forward (the tuners' prepare).
+  std::function<void(const Pass&)> prepare;
+
+ private:
+  std::vector<std::unique_ptr<SitePlan>> sites_;
+};
+
+}  // namespace attune

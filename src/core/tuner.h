@@ -1,0 +1,73 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/random.h"
+#include "core/edit.h"
+#include "core/site.h"
+
+namespace attune {
+
+/// Where a run stands, as methods and policies see it.
+struct Pass {
+  bool training = false;
+  int64_t step = 0;
+  double progress = 0;  // examples consumed / examples in all, in [0, 1]
+  int64_t task = 0;
+  uint64_t seed = 0;
+};
+
+/// How a trained tensor learns: rate relative to the optimizer's, weight decay (-1: the optimizer's own rule), and
+/// which elements train (bool or uint8, the tensor's shape; undefined: all).
+struct Learn {
+  double lr_scale = 1, weight_decay = -1;
+  Tensor mask;
+};
+/// Which tensors of a Weight site thaw() trains.
+enum class Part : uint8_t { All, Weight, Bias };
+
+/// What a tuner is given; the engine names, owns, saves and counts the results.
+class Attachment {
+ public:
+  virtual ~Attachment() = default;
+  /// Errors: BadInput when nothing matches (shows near names).
+  virtual std::vector<Site> sites(std::string_view glob) const = 0;
+  /// Every site of the model.
+  virtual const std::vector<Site>& all_sites() const = 0;
+  /// Base value, read only; bias undefined when the site has none.
+  virtual Tensor weight(const Site& site) const = 0;
+  virtual Tensor bias(const Site& site) const = 0;
+  /// True when the site's tensors were not in the checkpoint (a new head).
+  virtual bool fresh(const Site& site) const = 0;
+  /// A trained tensor; `init` is copied in the master type.
+  virtual Tensor parameter(const Site& site, std::string_view name, const Tensor& init, Learn learn = {}) = 0;
+  /// Saved, not trained.
+  virtual Tensor buffer(const Site& site, std::string_view name, const Tensor& init) = 0;
+  /// Stable address: prepare() may refresh the edit's tensors.
+  virtual Edit& add(const Site& site, Edit edit) = 0;
+  /// Trains the base tensor: a copy takes its place, the base itself never changes.
+  virtual void thaw(const Site& site, Learn learn = {}, Part part = Part::All) = 0;
+  /// Initial values: standard normal and uniform [-1, 1), keyed by (seed, method, site, name).
+  virtual Tensor normal(const Site& site, std::string_view name, const std::vector<int64_t>& shape,
+                        double deviation) const = 0;
+  virtual Tensor uniform(const Site& site, std::string_view name, const std::vector<int64_t>& shape,
+                         double bound) const = 0;
+  virtual Tensor zeros(const std::vector<int64_t>& shape) const = 0;
+  virtual Tensor ones(const std::vector<int64_t>& shape) const = 0;
+};
+
+/// A method: parameters plus edits, and nothing else.
+class Tuner {
+ public:
+  virtual ~Tuner() = default;
+  virtual void attach(Attachment& attachment) = 0;  // once; must not touch the model
+  virtual void prepare(const Pass&) {}              // before each forward: hypernetworks, gates, annealing
+  virtual Tensor penalty() const { return {}; }     // joins the loss when defined
+};
+
+}  // namespace attune

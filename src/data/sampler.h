@@ -1,0 +1,61 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace attune {
+
+/// Number of rows (tokens) an example takes in a batch.
+using LengthOf = std::function<int64_t(int64_t example)>;
+
+struct SamplerOptions {
+  int64_t batch_size = 0;  // examples a batch; 0: use batch_tokens
+  int64_t batch_tokens =
+      0;  // rows a batch may have; an example longer than that makes a batch of its own
+  int64_t window = 1024;  // examples packed together; with batch_size, rounded up to whole batches
+};
+
+/// The order of training, as a pure function of seed and position.
+/// Epoch e runs through a permutation keyed by (seed, e), in windows. With batch_tokens, each
+/// window is packed by first-fit decreasing and its batches are shuffled; with batch_size, batches
+/// are consecutive. Every example comes exactly once an epoch. Memory: one permutation and one
+/// window.
+class Sampler {
+ public:
+  /// The batch that next() gives next.
+  struct Position {
+    int64_t epoch = 0, window = 0, batch = 0;
+    bool operator==(const Position&) const = default;
+  };
+
+  /// `length` is called only with batch_tokens, once for each example of a window when the window
+  /// is entered. Errors: BadInput unless there are examples and exactly one of batch_size and
+  /// batch_tokens is positive.
+  Sampler(int64_t examples, uint64_t seed, LengthOf length, SamplerOptions options);
+
+  /// Examples of the next batch; epochs follow one another without end.
+  std::vector<int64_t> next();
+  Position position() const { return position_; }
+  /// Goes to a position that position() gave for the same data and options; the same batches
+  /// follow. Errors: BadInput for a position that does not exist.
+  void seek(Position position);
+  /// Examples given out in total up to the position; divided by their number: epochs.
+  double consumed() const;
+  int64_t examples() const { return examples_; }
+
+ private:
+  void enter();  // makes order_ and batches_ those of position_
+  void pack(const std::vector<int64_t>& members);
+  int64_t windows() const { return (examples_ + options_.window - 1) / options_.window; }
+
+  int64_t examples_;
+  uint64_t seed_;
+  LengthOf length_;
+  SamplerOptions options_;
+  Position position_;
+  int64_t order_epoch_ = -1;
+  std::vector<int64_t> order_;                 // of the epoch
+  std::vector<std::vector<int64_t>> batches_;  // of the window
+};
+
+}  // namespace attune

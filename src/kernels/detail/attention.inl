@@ -1,0 +1,292 @@
+// Attention over packed sequences, forward; shared parts of the backward. Included inside
+// attune::kernels::<set> after product.inl and philox.inl. One task computes one (sequence, head);
+// every output has one writer. Scores are kept transposed: keys are rows, queries are lanes, so
+// that no step needs a horizontal sum.
+namespace {
+
+constexpr int64_t kQueryBlock = 64;  // query rows whose scores are alive at once
+
+/// Hands out aligned pieces of one buffer; without a base it only counts.
+struct Arena {
+  char* base = nullptr;
+  int64_t used = 0;
+  template <class E>
+  void take(E*& piece, int64_t count) {
+    piece = base == nullptr ? nullptr : reinterpret_cast<E*>(base + used);
+    used = round_up(used + count * static_cast<int64_t>(sizeof(E)), 64);
+  }
+};
+
+/// Half-open range of positions.
+struct Range {
+  int64_t begin, end;
+};
+inline int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+inline int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+/// Sizes of one sequence and which keys a query sees. With `causal`, query i stands at position i +
+/// shift.
+struct Extent {
+  int64_t queries, keys, head_size, shift, window;
+  bool causal;
+
+  Extent(const AttentionShape& s, int64_t b)
+      : queries(s.q_offsets[b + 1] - s.q_offsets[b]),
+        keys(s.k_offsets[b + 1] - s.k_offsets[b]),
+        head_size(s.head_size),
+        shift(s.causal ? keys - queries : 0),
+        window(s.window),
+        causal(s.causal) {}
+  Range keys_of(int64_t i) const {
+    const int64_t at = i + shift;
+    int64_t begin = 0, end = keys;
+    if (causal) end = smaller(end, at + 1);
+    if (window > 0) {
+      begin = larger(begin, at - window + 1);
+      end = smaller(end, at + window);
+    }
+    end = larger(end, 0);
+    return {smaller(begin, end), end};
+  }
+  Range queries_of(int64_t j) const {
+    int64_t begin = 0, end = queries;
+    if (causal) begin = larger(begin, j - shift);
+    if (window > 0) {
+      begin = larger(begin, j - window + 1 - shift);
+      end = smaller(end, j + window - shift);
+    }
+    end = larger(end, 0);
+    return {smaller(begin, end), end};
+  }
+  /// Keys seen by any of queries [i0, i1), the beginning rounded down to `align`.
+  Range keys_of_block(int64_t i0, int64_t i1, int64_t align) const {
+    Range range{keys, 0};
+    const int64_t ends[2] = {i0, i1 - 1};
+    for (const int64_t i : ends) {
+      const Range one = keys_of(i);
+      if (one.begin < one.end)
+        range = {smaller(range.begin, one.begin), larger(range.end, one.end)};
+    }
+    if (range.begin >= range.end) return {0, 0};
+    return {range.begin / align * align, range.end};
+  }
+};
+
+/// Lanes whose position (first + lane) lies in the range.
+template <class V>
+typename V::Mask inside(V lanes, int64_t first, Range range) {
+  return V::both(V::less(V::set(static_cast<double>(range.begin - first) - 0.5), lanes),
+                 V::less(lanes, V::set(static_cast<double>(range.end - first))));
+}
+
+/// Dropout factors of query rows [row, row + rows) and keys [keys.begin, keys.begin + width),
+/// transposed: to [width][padded], padded >= rows. `work` has room for padded * width values,
+/// `draws` for draw_area().
+template <class V>
+void load_factors(const Dropout& drop, int64_t head, int64_t row, int64_t rows, int64_t padded,
+                  Range keys, int64_t width, uint16_t* draws, typename V::Scalar* work,
+                  typename V::Scalar* to) {
+  const V by = V::set(drop_scale(drop));
+  const uint32_t threshold = drop_threshold(drop);
+  const int64_t first = keys.begin / 8, blocks = (keys.begin + width + 7) / 8 - first;
+  draw_rows(drop, row, rows, static_cast<uint32_t>(head + 1), first, blocks, draws);
+  for (int64_t i = 0; i < padded; ++i) {
+    const uint16_t* from = draws + (i < rows ? i : 0) * blocks * 8 + keys.begin % 8;
+    for (int64_t c = 0; c < width; c += V::kWidth)
+      V::keep(from + c, threshold, by).store(work + i * width + c);
+  }
+  transpose_blocks<FloatPack<V>>(work, padded, width, to);
+}
+inline int64_t draw_area(int64_t padded_keys) {
+  return kQueryBlock * (padded_keys + 16) + 128;
+}
+
+/// Asks for `cols` elements of each row. One head's piece of a row is a line or two at a large
+/// stride, which hardware prefetchers do not follow: the next task's pieces are requested while
+/// this one computes.
+template <int Write = 0, class T>
+void fetch_rows(const T* x, int64_t stride, int64_t rows, int64_t cols) {
+  const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t r = 0; r < smaller(rows, kQueryBlock); ++r)
+    for (int64_t c = 0; c < cols; c += line) __builtin_prefetch(x + r * stride + c, Write);
+}
+
+template <class T>
+int64_t bias_slot(const AttentionBias<T>& bias, int64_t distance) {
+  return smaller(larger(distance, -bias.reach), bias.reach) + bias.reach;
+}
+
+template <class T, class P>
+struct AttentionForward {
+  using V = typename P::Vector;
+  using E = typename P::Elem;
+  using A = acc_t<T>;
+  const AttentionShape& shape;
+  const AttentionBias<T>& bias;
+  const T* q;
+  const T* k;
+  const T* v;
+  T* out;
+  A* log_sum_exp;
+
+  struct Buffers {
+    E *keys, *values, *rows, *qt, *left;
+    A *st, *turned, *result, *factors, *expanded;
+    uint16_t* draws;
+    A rest[kQueryBlock], sums[kQueryBlock];  // 1 / sum and log-sum-exp of the block's rows
+    void layout(Arena& arena, const Extent& x, bool with_bias, bool with_drop) {
+      const int64_t kp = round_up(x.keys, V::kWidth), dp = round_up(x.head_size, V::kWidth);
+      const int64_t dk = round_up((x.head_size + P::kPack - 1) / P::kPack, V::kWidth);
+      arena.take(keys, x.keys * dk);
+      arena.take(values, (x.keys / P::kPack + 1) * dp);
+      arena.take(rows, kQueryBlock * dk);
+      arena.take(qt, kQueryBlock * dk);
+      arena.take(left, kQueryBlock * P::left_stride(kp));
+      arena.take(st, kQueryBlock * kp);
+      arena.take(turned, kQueryBlock * kp);
+      arena.take(result, kQueryBlock * dp);
+      arena.take(factors, with_drop ? kQueryBlock * kp : 0);
+      arena.take(draws, with_drop ? draw_area(kp) : 0);
+      arena.take(expanded, with_bias ? x.queries + x.keys + kQueryBlock : 0);
+    }
+  };
+  /// One block of queries.
+  struct Block {
+    int64_t begin, rows, padded;  // padded: rows rounded up to the vector width
+    Range keys;
+    int64_t key_count, key_padded;
+  };
+
+  /// Index w = i - j + keys - 1 runs with the query lanes.
+  void expand_bias(const Extent& x, int64_t head, A* to) const {
+    const A* table = bias.table + head * (2 * bias.reach + 1);
+    for (int64_t w = 0; w < x.queries + x.keys + kQueryBlock; ++w)
+      to[w] = table[bias_slot(bias, x.keys - 1 - w - x.shift)];
+  }
+
+  /// Scaled, biased, masked scores in place; returns their largest, lane by lane.
+  V finish_scores(const Extent& x, const Block& s, const Buffers& u, int64_t c) const {
+    const V scale = V::set(shape.scale), none = V::set(-__builtin_inf());
+    const bool masked = x.causal || x.window > 0;
+    V best = none;
+    for (int64_t r = 0; r < s.key_count; ++r) {
+      const int64_t j = s.keys.begin + r;
+      A* at = u.st + r * s.padded + c;
+      V score = V::load(at) * scale;
+      if (bias.table != nullptr) score = score + V::load(u.expanded + s.begin + c - j + x.keys - 1);
+      if (masked) score = V::select(inside(V::index(), s.begin + c, x.queries_of(j)), score, none);
+      score.store(at);
+      best = V::max(best, score);
+    }
+    return best;
+  }
+
+  /// st: scores to unnormalised probabilities, dropout applied; fills rest and sums.
+  void softmax(const Extent& x, const Block& s, Buffers& u) const {
+    const bool dropped = shape.drop.on();
+    for (int64_t c = 0; c < s.padded; c += V::kWidth) {
+      const V best = finish_scores(x, s, u, c);
+      // A row that sees no key has no largest score: 0 makes its terms exp(-inf) = 0.
+      const V top = V::select(V::less(V::set(-3e38), best), best, V::zero());
+      V sum = V::zero();
+      for (int64_t r = 0; r < s.key_count; ++r) {
+        A* at = u.st + r * s.padded + c;
+        V e = V::exp(V::load(at) - top);
+        sum = sum + e;
+        if (dropped) e = e * V::load(u.factors + r * s.padded + c);
+        e.store(at);
+      }
+      (top + V::log(sum)).store(u.sums + c);
+      V::select(V::less(sum, V::set(1e-30)), V::zero(), V::set(1) / sum).store(u.rest + c);
+    }
+    const int64_t pad = s.key_padded - s.key_count;
+    __builtin_memset(u.st + s.key_count * s.padded, 0,
+                     static_cast<size_t>(pad * s.padded) * sizeof(A));
+  }
+
+  void store_block(int64_t row, int64_t head, const Block& s, const Buffers& u) const {
+    const int64_t d = shape.head_size, dp = round_up(d, V::kWidth), width = shape.heads * d;
+    for (int64_t i = 0; i < s.rows; ++i) {
+      const V rest = V::splat(u.rest[i]);
+      T* to = out + (row + i) * width + head * d;
+      for (int64_t c = 0; c < d; c += V::kWidth)
+        store_lanes(V::load(u.result + i * dp + c) * rest, to + c, lanes_at(c, d, V::kWidth));
+      log_sum_exp[(row + i) * shape.heads + head] = u.sums[i];
+    }
+  }
+
+  void run_block(const Extent& x, const Block& s, int64_t row, int64_t head, Buffers& u) const {
+    const int64_t d = shape.head_size, inner = (d + P::kPack - 1) / P::kPack,
+                  dp = round_up(d, V::kWidth);
+    const int64_t dk = round_up(inner, V::kWidth);
+    P::rows(q + row * shape.q_stride + head * d, shape.q_stride, s.rows, d, u.rows, dk);
+    __builtin_memset(u.rows + s.rows * dk, 0,
+                     static_cast<size_t>((s.padded - s.rows) * dk) * sizeof(E));
+    transpose_blocks<P>(u.rows, s.padded, dk, u.qt);
+    product<P>(s.key_count, s.padded, inner, u.keys + s.keys.begin * dk, dk, u.qt, s.padded, u.st,
+               s.padded, false);
+    if (shape.drop.on())
+      load_factors<V>(shape.drop, head, row, s.rows, s.padded, s.keys, s.key_padded, u.draws,
+                      u.turned, u.factors);
+    softmax(x, s, u);
+    transpose_blocks<FloatPack<V>>(u.st, s.key_padded, s.padded, u.turned);
+    const E* left = P::left(u.turned, s.rows, s.key_padded, u.left);
+    product<P>(s.rows, dp, (s.key_count + P::kPack - 1) / P::kPack, left,
+               P::left_stride(s.key_padded), u.values + s.keys.begin / P::kPack * dp, dp, u.result,
+               dp, false);
+    store_block(row, head, s, u);
+  }
+
+  void fetch(int64_t b, int64_t head) const {
+    const int64_t d = shape.head_size, rows = shape.q_offsets[b + 1] - shape.q_offsets[b];
+    const int64_t keys = shape.k_offsets[b + 1] - shape.k_offsets[b],
+                  kv = head / (shape.heads / shape.kv_heads) * d;
+    fetch_rows(k + shape.k_offsets[b] * shape.k_stride + kv, shape.k_stride, keys, d);
+    fetch_rows(q + shape.q_offsets[b] * shape.q_stride + head * d, shape.q_stride, rows, d);
+    fetch_rows(v + shape.k_offsets[b] * shape.v_stride + kv, shape.v_stride, keys, d);
+    const int64_t width = shape.heads * d;
+    fetch_rows<1>(out + shape.q_offsets[b] * width + head * d, width, rows, d);
+  }
+
+  void run(int64_t b, int64_t head) const {
+    const Extent x(shape, b);
+    if (x.queries == 0) return;
+    Buffers u;
+    Arena arena;
+    u.layout(arena, x, bias.table != nullptr, shape.drop.on());
+    arena = {detail::scratch<char>(1, arena.used), 0};
+    u.layout(arena, x, bias.table != nullptr, shape.drop.on());
+
+    const int64_t d = shape.head_size, kv_head = head / (shape.heads / shape.kv_heads),
+                  first = shape.k_offsets[b];
+    P::rows(k + first * shape.k_stride + kv_head * d, shape.k_stride, x.keys, d, u.keys,
+            round_up((d + P::kPack - 1) / P::kPack, V::kWidth));
+    P::inner_rows(v + first * shape.v_stride + kv_head * d, shape.v_stride, x.keys, d, u.values,
+                  round_up(d, V::kWidth));
+    if (bias.table != nullptr) expand_bias(x, head, u.expanded);
+    for (int64_t i0 = 0; i0 < x.queries; i0 += kQueryBlock) {
+      Block s{i0, smaller(kQueryBlock, x.queries - i0), 0, {0, 0}, 0, 0};
+      s.padded = round_up(s.rows, V::kWidth);
+      s.keys = x.keys_of_block(i0, i0 + s.rows, V::kWidth);
+      s.key_count = s.keys.end - s.keys.begin;
+      s.key_padded = round_up(s.key_count, V::kWidth);
+      run_block(x, s, shape.q_offsets[b] + i0, head, u);
+    }
+  }
+};
+
+template <class T, class P>
+void attention_forward_with(const AttentionForward<T, P>& task) {
+  const int64_t tasks = task.shape.sequences * task.shape.heads;
+#pragma omp parallel for schedule(dynamic, 4) if (tasks > 1)
+  for (int64_t t = 0; t < tasks; ++t) {
+    if (t + 1 < tasks) task.fetch((t + 1) / task.shape.heads, (t + 1) % task.shape.heads);
+    task.run(t / task.shape.heads, t % task.shape.heads);
+  }
+}
+
+}  // namespace

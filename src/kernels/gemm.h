@@ -1,0 +1,59 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+
+/// Matrix products through oneDNN (float, bf16) or a blocked double-precision loop. No LibTorch here.
+namespace attune::kernels {
+
+enum class DType : uint8_t { F32, BF16, F64 };
+
+/// A dense row-major matrix; `transposed` means the product uses its transpose.
+struct Matrix {
+  const void* data = nullptr;
+  DType type = DType::F32;
+  int64_t rows = 0, cols = 0;   // as stored
+  bool transposed = false;
+  int64_t used_rows() const { return transposed ? cols : rows; }
+  int64_t used_cols() const { return transposed ? rows : cols; }
+};
+struct MutableMatrix {
+  void* data = nullptr;
+  DType type = DType::F32;
+  int64_t rows = 0, cols = 0;
+};
+
+/// A weight kept in oneDNN's own blocked layout for use as the right operand, made once.
+class PackedMatrix {
+ public:
+  /// Packs the right operand b [K, N] (as used) for compute type `compute` (F32 or BF16; float sources are rounded to
+  /// bf16). F64 keeps a plain copy. The layout is chosen for left operands of about `expected_rows` rows.
+  PackedMatrix(const Matrix& b, DType compute, int64_t expected_rows = 2048);
+  ~PackedMatrix();
+  PackedMatrix(PackedMatrix&&) noexcept;
+  PackedMatrix& operator=(PackedMatrix&&) noexcept;
+  int64_t k() const;
+  int64_t n() const;
+  DType type() const;
+  int64_t bytes() const;
+
+ private:
+  friend void gemm(const Matrix&, const PackedMatrix&, const MutableMatrix&, const void*, bool);
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// c = a b (+ bias over columns) (+ c when accumulate). a and b have one type; c is that type or float; bias is float
+/// (double for F64) or null. Empty products (K = 0) give bias or zero. Throws Internal on mismatched shapes.
+void gemm(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* bias, bool accumulate);
+void gemm(const Matrix& a, const PackedMatrix& b, const MutableMatrix& c, const void* bias, bool accumulate);
+
+/// Name of the oneDNN implementation the last plain or packed call of this thread used ("brg:avx512_core_bf16", ...).
+const char* last_gemm_implementation();
+
+/// True when this CPU multiplies bf16 natively (AVX-512 BF16 or AMX).
+bool has_native_bf16();
+
+/// GF/s of packed products of one shape, measured now (doctor, bench).
+double measure_gemm(int64_t m, int64_t k, int64_t n, DType type, double seconds);
+
+}  // namespace attune::kernels

@@ -1,0 +1,52 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "kernels/gemm.h"
+
+namespace attune {
+
+/// Compute copies of one weight [out, in]: packed for the forward and the backward product, remade when the weight
+/// changes. Only bf16 keeps copies; float and double multiply the weight in place.
+class WeightCopies {
+ public:
+  /// W^T as right operand [in, out].
+  const kernels::PackedMatrix& forward(const at::Tensor& weight);
+  /// W as right operand [out, in].
+  const kernels::PackedMatrix& backward(const at::Tensor& weight);
+  int64_t bytes() const;
+
+ private:
+  struct Copy {
+    const void* data = nullptr;
+    int64_t version = -1;
+    std::optional<kernels::PackedMatrix> packed;
+  };
+  static const kernels::PackedMatrix& refresh(Copy& copy, const at::Tensor& weight, bool transposed);
+  Copy forward_, backward_;
+};
+
+/// One low-rank side-car of a projection: y += scale * (dropout(x) down^T) up^T.
+/// Shapes: down [rank, in], up [out, rank].
+struct LowRankTerm {
+  at::Tensor down, up;
+  double scale = 1;
+  double dropout = 0;
+  uint32_t dropout_site = 0;
+};
+
+/// y = x W^T + b plus the low-rank terms, as one node. x [rows, in] in the compute type; W [out, in], b [out] and the
+/// terms in the master type (float, or double with double). Gradients come in the master type, and only for what
+/// wants one. `copies` may be null. `row_keys` int64 [rows] for dropout on the terms' input; undefined: no dropout.
+/// Cost: 2 rows in out multiply-adds forward, plus 2 rows rank (in + out) a term.
+/// Reference: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, equation 3.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, WeightCopies* copies,
+                  const std::vector<LowRankTerm>& terms, const at::Tensor& row_keys);
+
+/// The side-car alone: scale * (dropout(x) down^T) up^T.
+at::Tensor low_rank(const at::Tensor& x, const LowRankTerm& term, const at::Tensor& row_keys);
+
+}  // namespace attune

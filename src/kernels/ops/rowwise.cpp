@@ -1,0 +1,159 @@
+#include "kernels/ops/rowwise.h"
+
+#include "base/error.h"
+#include "tensor/autograd.h"
+#include "tensor/torch.h"
+#include "tensor/types.h"
+
+namespace attune {
+
+Tensor activation(kernels::Activation f, const Tensor& x_in) {
+  const Tensor x = x_in.detach().contiguous();
+  Tensor y = at::empty_like(x);
+  dispatch(x, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    kernels::activation_forward(f, pointer<T>(x), pointer<T>(y), x.numel());
+  });
+  return record(y, {x_in}, "activation", [f, x](const Tensors& g) -> Tensors {
+    const Tensor dy = dense_as(g[0], x.scalar_type());
+    Tensor dx = at::empty_like(x);
+    dispatch(x, [&](auto* tag) {
+      using T = std::remove_pointer_t<decltype(tag)>;
+      kernels::activation_backward(f, pointer<T>(x), pointer<T>(dy), pointer<T>(dx), x.numel());
+    });
+    return {dx};
+  });
+}
+
+Tensor gated_activation(kernels::Activation f, const Tensor& gate_in, const Tensor& up_in) {
+  const Tensor gate = gate_in.detach().contiguous(), up = up_in.detach().contiguous();
+  Tensor y = at::empty_like(up);
+  dispatch(up, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    kernels::gated_forward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(y), up.numel());
+  });
+  return record(y, {gate_in, up_in}, "gated_activation", [f, gate, up](const Tensors& g) -> Tensors {
+    const Tensor dy = dense_as(g[0], up.scalar_type());
+    Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
+    dispatch(up, [&](auto* tag) {
+      using T = std::remove_pointer_t<decltype(tag)>;
+      kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy), pointer<T>(dgate),
+                              pointer<T>(dup), up.numel());
+    });
+    return {dgate, dup};
+  });
+}
+
+namespace {
+Tensor apply_mask(const Tensor& x, const DropSite& drop) {
+  Tensor y = at::empty_like(x);
+  dispatch(x, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    kernels::dropout(pointer<T>(x), pointer<T>(y), x.size(0), x.size(1), drop.kernel());
+  });
+  return y;
+}
+}  // namespace
+
+Tensor dropout(const Tensor& x, const DropSite& drop) {
+  if (!drop.kernel().on()) return x;
+  return record(apply_mask(x.detach().contiguous(), drop), {x}, "dropout",
+                [drop, type = x.scalar_type()](const Tensors& g) -> Tensors {
+                  return {apply_mask(dense_as(g[0], type), drop)};
+                });
+}
+
+namespace {
+
+void check_indices(const Tensor& index, int64_t vocabulary, size_t table) {
+  const int32_t* values = pointer<const int32_t>(index);
+  for (int64_t i = 0; i < index.numel(); ++i)
+    if (values[i] < 0 || values[i] >= vocabulary)
+      fail(ErrorCode::BadInput,
+           "looking up an embedding: row {} has index {} in table {}, which has {} rows; check the tokenizer, "
+           "token_type_ids and the text's length against the model's config.json",
+           i, values[i], table, vocabulary);
+}
+
+template <class T>
+void gather(const Tensors& tables, const Tensors& indices, const Tensor& y) {
+  using A = kernels::acc_t<T>;
+  std::vector<const A*> table;
+  std::vector<const int32_t*> index;
+  for (size_t i = 0; i < tables.size(); ++i) {
+    table.push_back(pointer<const A>(tables[i]));
+    index.push_back(pointer<const int32_t>(indices[i]));
+  }
+  kernels::embedding_forward<T>(static_cast<int>(tables.size()), table.data(), index.data(), y.size(0), y.size(1),
+                                pointer<T>(y));
+}
+
+}  // namespace
+
+Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType type) {
+  ATTUNE_ASSERT(!tables.empty() && tables.size() <= 4 && tables.size() == indices.size());
+  Tensors plain;
+  for (size_t i = 0; i < tables.size(); ++i) {
+    check_indices(indices[i], tables[i].size(0), i);
+    plain.push_back(tables[i].detach().contiguous());
+  }
+  Tensor y = at::empty({indices[0].size(0), tables[0].size(1)}, tables[0].options().dtype(type).requires_grad(false));
+  dispatch(y, [&](auto* tag) { gather<std::remove_pointer_t<decltype(tag)>>(plain, indices, y); });
+  std::vector<bool> needed;
+  for (const Tensor& table : tables) needed.push_back(wants_gradient(table));
+  return record(y, tables, "embedding", [=](const Tensors& g) -> Tensors {
+    const Tensor dy = dense_as(g[0], type);
+    Tensors result(plain.size());
+    for (size_t i = 0; i < plain.size(); ++i) {
+      if (!needed[i]) continue;
+      result[i] = at::zeros_like(plain[i]);
+      dispatch(dy, [&](auto* tag) {
+        using T = std::remove_pointer_t<decltype(tag)>;
+        kernels::embedding_backward<T>(pointer<T>(dy), pointer<const int32_t>(indices[i]), dy.size(0), dy.size(1),
+                                       plain[i].size(0), pointer<kernels::acc_t<T>>(result[i]));
+      });
+    }
+    return result;
+  });
+}
+
+Tensor pool(kernels::Pool kind, const Tensor& x_in, const RowIndex& rows) {
+  const Tensor x = x_in.detach().contiguous();
+  Tensor y = at::empty({rows.sequences(), x.size(1)}, x.options().dtype(master_of(dtype_of(x))));
+  Tensor argmax = kind == kernels::Pool::Max ? at::empty(y.sizes(), x.options().dtype(at::kInt)) : Tensor();
+  dispatch(x, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    kernels::pool_forward<T>(kind, pointer<T>(x), rows.data(), rows.sequences(), x.size(1),
+                             pointer<kernels::acc_t<T>>(y), pointer<int32_t>(argmax));
+  });
+  return record(y, {x_in}, "pool", [=, master = y.scalar_type()](const Tensors& g) -> Tensors {
+    const Tensor dy = dense_as(g[0], master);
+    Tensor dx = at::empty_like(x);
+    dispatch(x, [&](auto* tag) {
+      using T = std::remove_pointer_t<decltype(tag)>;
+      kernels::pool_backward<T>(kind, pointer<kernels::acc_t<T>>(dy), rows.data(), rows.sequences(), x.size(1),
+                                pointer<int32_t>(argmax), pointer<T>(dx));
+    });
+    return {dx};
+  });
+}
+
+CrossEntropy cross_entropy(const Tensor& logits_in, const Tensor& labels, const Tensor& weights, double smoothing) {
+  const Tensor logits = logits_in.detach().contiguous();
+  Tensor gradient = wants_gradient(logits_in) ? at::empty_like(logits) : Tensor();
+  CrossEntropy result;
+  double sum = 0;
+  dispatch(logits, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    sum = kernels::cross_entropy<T>(pointer<T>(logits), pointer<const int64_t>(labels), pointer<const T>(weights),
+                                    smoothing, logits.size(0), logits.size(1), pointer<T>(gradient), &result.count);
+  });
+  result.sum = record(at::scalar_tensor(sum, at::kDouble), {logits_in}, "cross_entropy",
+                      [gradient](const Tensors& g) -> Tensors {
+                        const double factor = g[0].item<double>();
+                        return {factor == 1.0 ? gradient : gradient * factor};
+                      });
+  return result;
+}
+
+}  // namespace attune

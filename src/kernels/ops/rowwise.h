@@ -1,0 +1,36 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "kernels/ops/norm.h"
+#include "tensor/rows.h"
+
+namespace attune {
+
+/// f(x), elementwise.
+at::Tensor activation(kernels::Activation f, const at::Tensor& x);
+/// f(gate) * up.
+at::Tensor gated_activation(kernels::Activation f, const at::Tensor& gate, const at::Tensor& up);
+/// Dropout by the keys of the rows (kernels.h says which elements); x itself when off.
+at::Tensor dropout(const at::Tensor& x, const DropSite& drop);
+
+/// Sum of rows gathered from up to four tables [vocabulary, cols] (master type) by int32 indices [rows], in compute
+/// type `type`. Errors: BadInput naming table and value when an index is outside its table.
+at::Tensor embedding(const std::vector<at::Tensor>& tables, const std::vector<at::Tensor>& indices,
+                     at::ScalarType type);
+
+/// One row a sequence, in the master type [sequences, cols].
+at::Tensor pool(kernels::Pool kind, const at::Tensor& x, const RowIndex& rows);
+
+struct CrossEntropy {
+  at::Tensor sum;    // double scalar
+  double count = 0;  // labelled rows, or the sum of their weights
+};
+/// logits [rows, classes] in the master or compute type, labels int64 [rows] with -100 skipped, weights [classes] in
+/// the logits' type or undefined.
+CrossEntropy cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& weights,
+                           double smoothing);
+
+}  // namespace attune

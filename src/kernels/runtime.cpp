@@ -1,0 +1,100 @@
+#include "kernels/detail/runtime.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "kernels/kernels.h"
+
+namespace attune::kernels {
+namespace {
+
+Isa detect() {
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  const bool native = avx512 && __builtin_cpu_supports("avx512bf16");
+  return native ? Isa::Avx512Bf16 : avx512 ? Isa::Avx512 : avx2 ? Isa::Avx2 : Isa::Ref;
+}
+
+Isa requested() {
+  const char* text = std::getenv("ATTUNE_ISA");
+  if (text == nullptr) return Isa::Avx512Bf16;
+  for (const Isa candidate : {Isa::Ref, Isa::Avx2, Isa::Avx512})
+    if (std::strcmp(text, isa_name(candidate)) == 0) return candidate;
+  return Isa::Avx512Bf16;
+}
+
+Isa best() {
+  static const Isa value = std::min(detect(), requested());
+  return value;
+}
+
+/// The limit set by tests; process wide because kernels are called from many places.
+std::atomic<Isa>& limit() {
+  static std::atomic<Isa> value{Isa::Avx512Bf16};
+  return value;
+}
+
+struct Buffer {
+  void* data = nullptr;
+  size_t bytes = 0;
+  ~Buffer() { std::free(data); }
+};
+
+}  // namespace
+
+Isa isa() {
+  return std::min(best(), limit().load(std::memory_order_relaxed));
+}
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::Ref:
+      return "ref";
+    case Isa::Avx2:
+      return "avx2";
+    case Isa::Avx512:
+      return "avx512";
+    case Isa::Avx512Bf16:
+      return "avx512_bf16";
+  }
+  return "unknown";
+}
+
+void limit_isa(Isa value) {
+  limit().store(value, std::memory_order_relaxed);
+}
+
+void set_threads(int threads) {
+  omp_set_num_threads(threads < 1 ? 1 : threads);
+}
+int threads() {
+  return omp_get_max_threads();
+}
+
+void* detail::thread_scratch(int slot, size_t bytes) {
+  // One growing buffer a slot and thread: kernels run thousands of times a second, and fresh pages
+  // cost more than the work of a small call.
+  thread_local Buffer buffers[3];
+  Buffer& buffer = buffers[slot];
+  if (buffer.bytes < bytes) {
+    std::free(buffer.data);
+    buffer.bytes = (bytes + bytes / 2 + 4095) / 4096 * 4096;
+    buffer.data = std::aligned_alloc(64, buffer.bytes);
+    if (buffer.data == nullptr) {
+      buffer.bytes = 0;
+      throw std::bad_alloc();
+    }
+  }
+  return buffer.data;
+}
+
+}  // namespace attune::kernels

@@ -1,0 +1,66 @@
+#include "recipe/hf_files.h"
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "nn/transformer.h"
+#include "recipe/model_path.h"
+
+namespace attune {
+
+namespace fs = std::filesystem;
+
+Json head_config(const Model& model, const Task* task) {
+  Json config = Json::object();
+  const Transformer* transformer = dynamic_cast<const Transformer*>(&model);
+  if (task == nullptr || transformer == nullptr || transformer->spec().head.kind == HeadKind::None) return config;
+  const HeadSpec& head = transformer->spec().head;
+  // Transformers' sequence class pools by its pooler only; another way is kept as a plain body with our own head.
+  const std::string prefix = model.config().value("model_type", "bert") == "bert" ? "Bert" : "";
+  if (head.kind == HeadKind::Token) config["architectures"] = {prefix + "ForTokenClassification"};
+  if (head.kind == HeadKind::Sequence) config["architectures"] = {prefix + "ForSequenceClassification"};
+  Json id2label = Json::object(), label2id = Json::object();
+  for (size_t i = 0; i < task->labels().size(); ++i) {
+    id2label[std::to_string(i)] = task->labels()[i];
+    label2id[task->labels()[i]] = i;
+  }
+  if (task->labels().empty()) {
+    id2label["0"] = "LABEL_0";
+    label2id["LABEL_0"] = 0;
+  }
+  config["id2label"] = id2label;
+  config["label2id"] = label2id;
+  if (head.kind == HeadKind::Sequence)
+    config["problem_type"] = task->regression() ? "regression"
+                             : task->objective() == "binary_cross_entropy" ? "multi_label_classification"
+                                                                            : "single_label_classification";
+  if (head.kind == HeadKind::Sequence) config["attune_pool"] = head.pool_name;
+  return config;
+}
+
+void write_merged(Model& model, Adaptation& adaptation, const Task* task, const std::string& base,
+                  const std::string& directory) {
+  if (directory_exists(directory) && !fs::is_empty(directory))
+    fail(ErrorCode::BadInput, "the output directory {} exists already; give another with -o", directory);
+  for (const std::string& set : adaptation.sets()) adaptation.merge(set);
+  const std::string fresh = directory + ".tmp";
+  fs::remove_all(fresh);
+  fs::create_directories(fresh);
+  write_model(model, base, fresh, head_config(model, task));
+  for (const char* folder : {"1_Pooling", "2_Normalize"})
+    if (directory_exists(base + "/" + folder)) fs::copy(base + "/" + folder, fresh + "/" + folder, fs::copy_options::recursive);
+  for (const char* name : {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"})
+    if (file_exists(base + "/" + name)) write_file_atomic(fresh + "/" + name, read_file(base + "/" + name));
+  replace_directory(fresh, directory);
+  adaptation.unmerge();
+  for (const std::string& set : adaptation.sets()) adaptation.enable(set, true);
+}
+
+void write_run_model(Session& session, const std::string& run) {
+  fs::remove_all(run + "/model");
+  write_merged(session.model(), session.adaptation(), &session.task(), find_model(session.recipe().model), run + "/model");
+}
+
+}  // namespace attune

@@ -1,0 +1,146 @@
+// A training run from start to finish: its directory, its trainer, its record (run.json).
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "base/threads.h"
+#include "kernels/kernels.h"
+#include "recipe/hf_files.h"
+#include "recipe/session.h"
+#include "recipe/yaml.h"
+#include "report/trainer_state.h"
+#include "tensor/compat.h"
+#include "tensor/torch.h"
+#include "tensor/types.h"
+
+namespace attune {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+void prepare_directory(const std::string& run, bool overwrite) {
+  if (directory_exists(run) && !fs::is_empty(run)) {
+    if (!overwrite)
+      fail(ErrorCode::BadInput, "the output directory {} exists already; give another `output`, or --overwrite to replace "
+           "the run in it, or `attune resume {}` to go on with it", run, run);
+    if (!file_exists(run + "/recipe.yaml"))
+      fail(ErrorCode::BadInput, "--overwrite: {} holds no run of Attune (no recipe.yaml), so it is left alone; give "
+           "another `output`", run);
+    const FileLock lock(run + "/.lock");
+    for (const fs::directory_entry& entry : fs::directory_iterator(run)) fs::remove_all(entry.path());
+  }
+  fs::create_directories(run + "/checkpoints");
+}
+
+Json machine() {
+  struct utsname name {};
+  uname(&name);
+  return Json{{"system", format("{} {}", name.sysname, name.release)}, {"threads", kernels::threads()},
+              {"instructions", kernels::isa_name(kernels::isa())}};
+}
+
+Json run_record(Session& session, const Trainer::Result& result, const TrainConfig& config) {
+  const Cost cost = session.adaptation().cost();
+  const AdapterCard card = session.card();
+  return Json{
+      {"metrics", result.metrics},
+      {"kept", Json{{"step", result.kept_step}, {"which", config.best_metric.empty() ? "last" : "best " + config.best_metric}}},
+      {"steps", result.steps},
+      {"examples", result.examples},
+      {"tokens", result.tokens},
+      {"seconds", result.seconds},
+      {"tokens_per_second", result.seconds > 0 ? static_cast<double>(result.tokens) / result.seconds : 0},
+      {"first_loss", result.first_loss},
+      {"last_loss", result.last_loss},
+      {"stopped_early", result.stopped_early},
+      {"rows_cut", result.cut_rows},
+      {"costs", Json{{"trainable", cost.trainable}, {"head", cost.head}, {"stored_bytes", cost.stored_bytes}}},
+      {"peak_bytes", peak_resident_bytes()},
+      {"seed", session.recipe().seed},
+      {"precision", dtype_name(session.model().numerics().compute)},
+      {"versions", Json{{"attune", ATTUNE_VERSION}, {"libtorch", libtorch_version()}}},
+      {"machine", machine()},
+      {"sha256", Json{{"model", card.fingerprint}, {"tokenizer", session.tokenizer().fingerprint()},
+                      {"data", session.data_fingerprint()}}}};
+}
+
+void write_trainer_state(const std::string& run, const Trainer::Result& result, const TrainConfig& config) {
+  TrainerState state;
+  state.global_step = state.max_steps = result.steps;
+  state.num_train_epochs = config.epochs;
+  state.logging_steps = config.log_every;
+  state.train_batch_size = config.batches.batch_size;
+  if (!result.history.empty()) state.epoch = result.history.back().value("epoch", 0.0);
+  if (!config.best_metric.empty() && result.metrics.contains(config.best_metric))
+    state.best_metric = result.metrics[config.best_metric].get<double>();
+  const std::vector<Json> records(result.history.begin(), result.history.end());
+  write_file_atomic(run + "/trainer_state.json", trainer_state_json(state, records).dump(2) + "\n");
+}
+
+int finish(Session& session, const std::string& run, const Trainer::Result& result, const TrainConfig& config,
+           Json& out) {
+  if (result.signal != 0) {
+    log_info("stopped at step {}; everything is saved. Go on with: attune resume {}", result.steps, run);
+    out = Json{{"run", run}, {"interrupted", true}, {"step", result.steps}};
+    return 128 + result.signal;
+  }
+  if (result.cut_rows > 0)
+    log_warning("{} row(s) were longer than data.max_length and were cut", with_thousands(result.cut_rows));
+  out = run_record(session, result, config);
+  write_file_atomic(run + "/run.json", out.dump(2) + "\n");
+  write_trainer_state(run, result, config);
+  for (const TunerSpec& spec : session.adaptation().specs("default"))
+    if (spec.method == "full") write_run_model(session, run);
+  out["run"] = run;
+  return 0;
+}
+
+int run_trainer(Session& session, const std::string& run, bool resume, Progress& progress, Json& out) {
+  const FileLock lock(run + "/.lock");
+  for (const std::string& line : session.summary()) log_info("{}", line);
+  const TrainConfig config = session.train_config();
+  Trainer trainer(config, session.parts(run), progress);
+  const Trainer::Result result = trainer.run(resume);
+  return finish(session, run, result, config, out);
+}
+
+void set_threads(const Recipe& recipe) {
+  const int threads = recipe.threads > 0 ? recipe.threads : available_threads();
+  kernels::set_threads(threads);
+  at::set_num_threads(threads);
+}
+
+}  // namespace
+
+int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
+  set_threads(recipe);
+  const std::string run = recipe.output;
+  if (directory_exists(run) && !fs::is_empty(run) && !overwrite) prepare_directory(run, overwrite);
+  Session session(std::move(recipe));  // everything is checked before anything is written
+  session.train_config();
+  prepare_directory(run, overwrite);
+  write_file_atomic(run + "/recipe.yaml", session.recipe().resolved_yaml());
+  return run_trainer(session, run, false, progress, result);
+}
+
+int resume_run(const std::string& run, Progress& progress, Json& result) {
+  if (!file_exists(run + "/recipe.yaml"))
+    fail(ErrorCode::NotFound, "resuming {}: there is no recipe.yaml in it; give the directory of a run", run);
+  Recipe recipe = load_recipe(run + "/recipe.yaml", {});
+  recipe.output = run;
+  set_threads(recipe);
+  Session session(std::move(recipe));
+  if (run_checkpoints(run).empty()) {
+    log_info("no checkpoint yet: the run starts from its beginning");
+    return run_trainer(session, run, false, progress, result);
+  }
+  return run_trainer(session, run, true, progress, result);
+}
+
+}  // namespace attune

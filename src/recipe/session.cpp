@@ -1,0 +1,223 @@
+#include "recipe/session.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "data/split.h"
+#include "kernels/gemm.h"
+#include "nn/transformer.h"
+#include "objectives/registry.h"
+#include "policies/registry.h"
+#include "recipe/model_path.h"
+#include "tensor/torch.h"
+#include "tensor/types.h"
+
+namespace attune {
+
+Numerics numerics_of(const std::string& precision) {
+  if (precision == "auto") return {kernels::has_native_bf16() ? kernels::DType::BF16 : kernels::DType::F32};
+  if (precision == "fp32") return {kernels::DType::F32};
+  if (precision == "fp64") return {kernels::DType::F64};
+  if (precision != "bf16")
+    fail(ErrorCode::BadInput, "precision \"{}\" is unknown; choose auto, fp32, bf16 or fp64", precision);
+  if (!kernels::has_native_bf16())
+    fail(ErrorCode::Unsupported, "precision bf16: this CPU has no AVX-512 BF16 or AMX; choose fp32 (auto does)");
+  return {kernels::DType::BF16};
+}
+
+Session::Session(Recipe recipe) : recipe_(std::move(recipe)), task_registry_(tasks()), method_registry_(methods()) {
+  model_directory_ = find_model(recipe_.model);
+  for (const NamedOptions& method : recipe_.methods)
+    Options(method_registry_.at(method.name).options, Node::from_json(method.options, {method.path, 0, 0}), method.name);
+  tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(model_directory_));
+  open_data();
+  make_task();
+  make_model();
+  attach();
+}
+
+namespace {
+
+Dataset open_files(const std::vector<DataFile>& files, const Recipe& recipe) {
+  std::vector<std::string> paths;
+  ReadOptions options;
+  options.header = recipe.header;
+  options.skip_bad_rows = recipe.skip_bad_rows;
+  for (const DataFile& file : files) {
+    paths.push_back(file.path);
+    options.limit = std::max(options.limit, file.limit);
+    if (files.size() > 1 && file.limit > 0)
+      fail(ErrorCode::Unsupported, "data: a limit on one of several files ({}) is not built yet; give one file", file.path);
+  }
+  Dataset data = Dataset::open(paths, options);
+  if (!data.bad_rows().empty()) log_warning("skipped {} bad row(s); the first: {}", data.bad_rows().size(), data.bad_rows()[0]);
+  return data;
+}
+
+}  // namespace
+
+void Session::open_data() {
+  for (const DataFile& file : recipe_.train)
+    for (const std::pair<const std::string, std::string>& entry : file.columns) recipe_.columns.insert(entry);
+  train_ = DataView::all(open_files(recipe_.train, recipe_));
+  if (!recipe_.eval.empty()) eval_ = DataView::all(open_files(recipe_.eval, recipe_));
+}
+
+void Session::make_task() {
+  const Entry<Task>& entry = task_registry_.at(recipe_.task);
+  task_ = entry.make(Options());
+  TaskContext context;
+  context.columns = recipe_.columns;
+  context.tokenizer = tokenizer_.get();
+  context.error_when_too_long = recipe_.too_long == "error";
+  if (recipe_.too_long == "stride")
+    fail(ErrorCode::Unsupported, "data.too_long: stride belongs to question answering, which is not built yet; "
+         "choose truncate or error");
+  const Json config = read_json(model_directory_ + "/config.json");
+  const int64_t positions = config.value("max_position_embeddings", int64_t{0});
+  context.max_length = recipe_.max_length > 0 ? recipe_.max_length : positions;
+  if (positions > 0 && context.max_length > positions)
+    fail(ErrorCode::BadInput, "data.max_length: {} is more than the {} positions of {}", context.max_length, positions,
+         recipe_.model);
+  task_->prepare(train_.data, context);
+  if (recipe_.eval_share > 0) {
+    std::vector<std::string> strata;
+    for (int64_t i = 0; i < train_.size(); ++i) strata.push_back(task_->stratum(train_.at(i)));
+    const Split parts = split(strata, recipe_.eval_share, recipe_.seed);
+    eval_ = DataView{train_.data, parts.eval};
+    train_.rows = parts.train;
+  }
+  if (train_.size() == 0) fail(ErrorCode::BadInput, "data.train has no rows");
+}
+
+void Session::make_model() {
+  LoadOptions options;
+  options.numerics = numerics_of(recipe_.precision);
+  options.own_head = true;
+  options.head = task_->head();
+  options.head.pool = recipe_.pool;
+  options.seed = recipe_.seed;
+  loaded_ = load_model(model_directory_, options);
+}
+
+void Session::attach() {
+  adaptation_ = std::make_unique<Adaptation>(*loaded_.model, method_registry_, recipe_.seed);
+  if (recipe_.methods.empty()) adaptation_->add("default", {"full", Json::object()});
+  for (const NamedOptions& method : recipe_.methods) adaptation_->add("default", {method.name, method.options}, method.path);
+  // A head that the checkpoint lacks always trains, whatever the methods say.
+  adaptation_->add("default", {"head", Json{{"fresh_only", true}}});
+  const Registry<Objective> objective_registry = objectives();
+  NamedOptions objective = recipe_.objective;
+  if (objective.name.empty() || objective.name == "auto") objective.name = task_->objective();
+  if (objective.name == "cross_entropy" && recipe_.label_smoothing > 0)
+    objective.options["smoothing"] = recipe_.label_smoothing;
+  const Entry<Objective>& entry = objective_registry.at(objective.name);
+  objective_ = entry.make(Options(entry.options, Node::from_json(objective.options, {"recipe", 0, 0}), "objective"));
+  const Registry<TrainingPolicy> policy_registry = policies();
+  for (const NamedOptions& policy : recipe_.policies) {
+    const Entry<TrainingPolicy>& found = policy_registry.at(policy.name);
+    policies_.push_back(found.make(Options(found.options, Node::from_json(policy.options, {policy.path, 0, 0}), policy.name)));
+  }
+  if (recipe_.lr <= 0) {
+    recipe_.lr = method_registry_.at("full").learning_rate;
+    if (!recipe_.methods.empty()) {
+      recipe_.lr = 1;
+      for (const NamedOptions& method : recipe_.methods)
+        recipe_.lr = std::min(recipe_.lr, method_registry_.at(method.name).learning_rate);
+    }
+  }
+}
+
+Tensor Session::class_weights() const {
+  if (recipe_.class_weights.is_null()) return Tensor();
+  const std::vector<std::string>& names = task_->labels();
+  const std::vector<int64_t> counts = task_->label_counts();
+  std::vector<float> weights(names.size(), 1.0F);
+  if (recipe_.class_weights.is_string()) {
+    // As scikit-learn's "balanced": rows / (labels * rows of the label).
+    const double rows = static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0}));
+    for (size_t i = 0; i < names.size(); ++i)
+      weights[i] = static_cast<float>(rows / (static_cast<double>(names.size()) * static_cast<double>(std::max<int64_t>(1, counts[i]))));
+  } else {
+    for (const auto& [label, weight] : recipe_.class_weights.items()) {
+      const std::vector<std::string>::const_iterator found = std::find(names.begin(), names.end(), label);
+      if (found == names.end())
+        fail(ErrorCode::BadInput, "class_weights: the label \"{}\" does not occur;{}", label, suggestion(label, names));
+      weights[static_cast<size_t>(found - names.begin())] = weight.get<float>();
+    }
+  }
+  return float_tensor(weights).to(loaded_.model->numerics().master());
+}
+
+std::vector<std::string> Session::summary() const {
+  std::vector<std::string> lines;
+  int64_t total = 0;
+  for (size_t i = 0; i < loaded_.model->slots(); ++i) {
+    const WeightSlot& slot = loaded_.model->slot_at(i);
+    total += slot.weight.numel() + (slot.bias.defined() ? slot.bias.numel() : 0);
+  }
+  const Cost cost = adaptation_->cost();
+  lines.push_back(format("model      {} ({}, {} parameters, {})", recipe_.model,
+                         loaded_.model->config().value("model_type", "?"), with_thousands(total),
+                         dtype_name(loaded_.model->numerics().compute)));
+  for (const std::string& line : loaded_.report.lines()) lines.push_back("           " + line);
+  lines.push_back(format("data       {} rows to train ({}), {} to evaluate", with_thousands(train_.size()),
+                         train_.data.format_name(), with_thousands(eval_.size())));
+  lines.push_back(format("task       {}{}{}", recipe_.task,
+                         task_->labels().empty() ? "" : format(", {} labels", task_->labels().size()),
+                         loaded_.report.pool.empty() ? "" : format(", head pools by {}", loaded_.report.pool)));
+  std::vector<std::string> names;
+  for (const NamedOptions& method : recipe_.methods) names.push_back(method.name);
+  lines.push_back(format("methods    {}: {} trained parameters ({:.2f} %), head {}",
+                         names.empty() ? "full" : join(names, " + "), with_thousands(cost.trainable),
+                         100.0 * static_cast<double>(cost.trainable) / static_cast<double>(total),
+                         with_thousands(cost.head)));
+  return lines;
+}
+
+TrainConfig Session::train_config() const {
+  TrainConfig config;
+  config.epochs = recipe_.epochs;
+  config.steps = recipe_.steps;
+  config.minutes = recipe_.minutes;
+  config.batches.batch_size = recipe_.batch_size;
+  config.batches.batch_tokens = recipe_.batch_size > 0 ? 0 : recipe_.batch_tokens;
+  config.accumulate = recipe_.accumulate;
+  config.adamw = {recipe_.beta1, recipe_.beta2, recipe_.eps, recipe_.weight_decay};
+  config.lr = recipe_.lr;
+  config.schedule = recipe_.schedule;
+  config.clip = recipe_.clip;
+  config.eval_every = recipe_.eval_every;
+  config.save_every = recipe_.save_every;
+  config.log_every = recipe_.log_every;
+  config.keep = recipe_.keep;
+  config.best_metric = recipe_.best_metric == "auto" ? task_->main_metric() : recipe_.best_metric;
+  if (eval_.size() == 0 && !config.best_metric.empty())
+    fail(ErrorCode::BadInput, "train.best needs evaluation data: give data.eval a file or a share such as 10%");
+  config.patience = recipe_.patience;
+  config.seed = recipe_.seed;
+  return config;
+}
+
+AdapterCard Session::card() {
+  if (loaded_.fingerprint.empty()) loaded_.fingerprint = checkpoint_fingerprint(model_directory_);
+  AdapterCard card;
+  card.base = recipe_.model;
+  card.fingerprint = loaded_.fingerprint;
+  card.task = recipe_.task;
+  card.task_state = task_->state();
+  card.pool = loaded_.report.pool;
+  card.seed = recipe_.seed;
+  return card;
+}
+
+TrainParts Session::parts(const std::string& run) {
+  return TrainParts{*loaded_.model, *adaptation_, *task_, *objective_, policies_, train_, eval_, class_weights(), run,
+                    [this, run] { save_adapter(*adaptation_, "default", card(), run + "/adapter"); }};
+}
+
+}  // namespace attune

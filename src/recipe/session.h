@@ -1,0 +1,72 @@
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arch/load.h"
+#include "core/adaptation.h"
+#include "core/objective.h"
+#include "core/policy.h"
+#include "methods/registry.h"
+#include "recipe/recipe.h"
+#include "tasks/registry.h"
+#include "text/tokenizer.h"
+#include "train/adapter_files.h"
+#include "train/trainer.h"
+
+namespace attune {
+
+/// fp32, bf16, fp64, or auto: bf16 where the machine multiplies it natively. Errors: BadInput; Unsupported for bf16
+/// on a machine without it.
+Numerics numerics_of(const std::string& precision);
+
+/// Everything a recipe names, made in the order in which users' mistakes show soonest: data, task, model, methods.
+class Session {
+ public:
+  /// Errors: whatever is wrong with the recipe, its files or its data; nothing is written.
+  explicit Session(Recipe recipe);
+
+  const Recipe& recipe() const { return recipe_; }
+  Model& model() { return *loaded_.model; }
+  const LoadedModel& loaded() const { return loaded_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const Task& task() const { return *task_; }
+  Adaptation& adaptation() { return *adaptation_; }
+  const DataView& train_view() const { return train_; }
+  const DataView& eval_view() const { return eval_; }
+  std::string train_format() const { return train_.data.format_name(); }
+  /// What the user should know before the run, a line each.
+  std::vector<std::string> summary() const;
+  TrainConfig train_config() const;
+  AdapterCard card();
+  /// Makes the parts of a trainer; they refer to this session.
+  TrainParts parts(const std::string& run);
+  std::string data_fingerprint() const { return train_.data.fingerprint(); }
+
+ private:
+  void open_data();
+  void make_task();
+  void make_model();
+  void attach();
+  Tensor class_weights() const;
+
+  Recipe recipe_;
+  std::string model_directory_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  DataView train_, eval_;
+  Registry<Task> task_registry_;
+  Registry<Tuner> method_registry_;
+  std::unique_ptr<Task> task_;
+  LoadedModel loaded_;
+  std::unique_ptr<Adaptation> adaptation_;
+  std::unique_ptr<Objective> objective_;
+  std::vector<std::unique_ptr<TrainingPolicy>> policies_;
+};
+
+/// Runs a recipe from the start into its output directory, or goes on with a run. Returns the exit status (0, 130, 143);
+/// prints through `progress` and the log; the summary of the run comes back in `result`.
+int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result);
+int resume_run(const std::string& run, Progress& progress, Json& result);
+
+}  // namespace attune

@@ -1,0 +1,17 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+namespace attune {
+
+/// Product of two matrices, differentiable: a [m, k] (as used), b [k, n] (as used); result [m, n] in the common type.
+/// `transpose_a`, `transpose_b`: use the transpose of the stored matrix. Runs on oneDNN (float, bf16) or the
+/// double-precision reference. Mixed types are converted to the type of `a`.
+/// Errors: BadInput when the inner sizes differ; the message names both shapes.
+at::Tensor matmul(const at::Tensor& a, const at::Tensor& b, bool transpose_a = false,
+                  bool transpose_b = false);
+
+/// The same without gradients, into a new tensor of type `out`.
+at::Tensor product(const at::Tensor& a, const at::Tensor& b, bool transpose_a, bool transpose_b,
+                   at::ScalarType out);
+
+}  // namespace attune

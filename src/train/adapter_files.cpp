@@ -1,0 +1,93 @@
+#include "train/adapter_files.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "io/safetensors.h"
+#include "tensor/torch.h"
+
+namespace attune {
+
+namespace fs = std::filesystem;
+
+void replace_directory(const std::string& fresh, const std::string& directory) {
+  sync_directory(fresh);
+  if (!directory_exists(directory)) {
+    fs::rename(fresh, directory);
+  } else if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, directory.c_str(), RENAME_EXCHANGE) == 0) {
+    fs::remove_all(fresh);
+  } else {
+    const std::string old = directory + ".old";
+    fs::remove_all(old);
+    fs::rename(directory, old);
+    fs::rename(fresh, directory);
+    fs::remove_all(old);
+  }
+  const std::string parent = fs::path(directory).parent_path().string();
+  sync_directory(parent.empty() ? "." : parent);
+}
+
+void save_adapter(const Adaptation& adaptation, const std::string& set, const AdapterCard& card,
+                  const std::string& directory) {
+  const std::string fresh = directory + ".tmp";
+  fs::remove_all(fresh);
+  fs::create_directories(fresh);
+  save_safetensors(fresh + "/attune.safetensors", adaptation.tensors(set));
+  const Json json{{"format", "attune-adapter"},
+                  {"version", 1},
+                  {"base_model", Json{{"name", card.base}, {"sha256", card.fingerprint}}},
+                  {"task", card.task},
+                  {"task_state", card.task_state},
+                  {"head", Json{{"pool", card.pool}}},
+                  {"seed", card.seed},
+                  {"methods", adaptation.manifest(set)}};
+  write_file_atomic(fresh + "/attune.json", json.dump(2) + "\n");
+  replace_directory(fresh, directory);
+}
+
+AdapterCard read_adapter_card(const std::string& directory) {
+  const std::string path = directory + "/attune.json";
+  const Json json = read_json(path);
+  if (json.value("format", "") != "attune-adapter")
+    fail(ErrorCode::Corrupt, "{}: \"format\" is not \"attune-adapter\"; this is not an adapter of Attune", path);
+  if (json.value("version", 0) != 1)
+    fail(ErrorCode::Unsupported, "{}: version {} of the adapter format; this build reads version 1", path,
+         json.value("version", 0));
+  try {
+    AdapterCard card;
+    card.base = json.at("base_model").at("name").get<std::string>();
+    card.fingerprint = json.at("base_model").at("sha256").get<std::string>();
+    card.task = json.at("task").get<std::string>();
+    card.task_state = json.at("task_state");
+    card.pool = json.at("head").at("pool").get<std::string>();
+    card.seed = json.at("seed").get<uint64_t>();
+    card.methods = json.at("methods");
+    return card;
+  } catch (const Json::exception& error) {
+    fail(ErrorCode::Corrupt, "{}: a key is missing or of the wrong type: {}", path, error.what());
+  }
+}
+
+void load_adapter(Adaptation& adaptation, const std::string& set, const std::string& directory,
+                  const std::string& base_fingerprint) {
+  const AdapterCard card = read_adapter_card(directory);
+  if (!card.fingerprint.empty() && !base_fingerprint.empty() && card.fingerprint != base_fingerprint)
+    fail(ErrorCode::BadInput,
+         "loading the adapter {}: it was trained on {} (tensors' SHA-256 {}...), but this model's tensors have {}...; "
+         "give the model it was trained on",
+         directory, card.base, card.fingerprint.substr(0, 16), base_fingerprint.substr(0, 16));
+  const SafetensorsFile file(directory + "/attune.safetensors");
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  for (const TensorInfo& info : file.tensors()) tensors.emplace_back(info.name, file.tensor(info.name));
+  adaptation.restore(set, card.methods, tensors, directory + "/attune.safetensors");
+}
+
+}  // namespace attune

@@ -1,0 +1,31 @@
+#pragma once
+#include <string>
+
+#include "core/adaptation.h"
+
+namespace attune {
+
+/// What attune.json says beside the methods: enough to build the same model again.
+struct AdapterCard {
+  std::string base;         // model as the user named it
+  std::string fingerprint;  // SHA-256 over the base checkpoint's tensors
+  std::string task;         // "classify", ...; empty for a bare adapter
+  Json task_state = Json::object();
+  std::string pool;         // of the sequence head
+  uint64_t seed = 1;
+  Json methods = Json::array();
+};
+
+/// Writes DIR/attune.json and DIR/attune.safetensors: to a new folder, synced, then exchanged for DIR.
+void save_adapter(const Adaptation& adaptation, const std::string& set, const AdapterCard& card,
+                  const std::string& directory);
+/// Errors: NotFound, Corrupt.
+AdapterCard read_adapter_card(const std::string& directory);
+/// Attaches the methods and copies the tensors in. Errors: BadInput when the base is another model (both fingerprints).
+void load_adapter(Adaptation& adaptation, const std::string& set, const std::string& directory,
+                  const std::string& base_fingerprint);
+
+/// Puts a complete new folder in the place of `directory`: one atomic exchange where the file system can.
+void replace_directory(const std::string& fresh, const std::string& directory);
+
+}  // namespace attune

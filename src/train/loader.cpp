@@ -1,0 +1,84 @@
+#include "train/loader.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace attune {
+
+DataView DataView::all(Dataset data) {
+  DataView view{std::move(data), {}};
+  view.rows.resize(static_cast<size_t>(view.data.size()));
+  std::iota(view.rows.begin(), view.rows.end(), int64_t{0});
+  return view;
+}
+
+Loader::Loader(const Task& task, DataView view, uint64_t seed, SamplerOptions options)
+    : task_(task),
+      view_(std::move(view)),
+      sampler_(
+          view_.size(), seed,
+          [this](int64_t example) {
+            Example encoded = encode(example);
+            const int64_t length = static_cast<int64_t>(encoded.ids.size());
+            window_[example] = std::move(encoded);
+            return length;
+          },
+          options) {}
+
+Example Loader::encode(int64_t example) {
+  Example encoded = task_.encode(view_.at(example), true);
+  encoded.id = view_.rows[static_cast<size_t>(example)];
+  if (encoded.dropped > 0) ++cut_rows_;
+  return encoded;
+}
+
+Loader::Item Loader::next() {
+  Item item;
+  for (const int64_t example : sampler_.next()) {
+    const std::unordered_map<int64_t, Example>::iterator found = window_.find(example);
+    if (found != window_.end()) {
+      item.examples.push_back(std::move(found->second));
+      window_.erase(found);
+    } else {
+      item.examples.push_back(encode(example));
+    }
+    item.tokens += static_cast<int64_t>(item.examples.back().ids.size());
+  }
+  item.batch = task_.collate(item.examples);
+  return item;
+}
+
+void for_each_batch(const Task& task, int64_t count, const std::function<Record(int64_t)>& record, bool with_labels,
+                    int64_t batch_tokens, const InferenceBody& body) {
+  constexpr int64_t kChunk = 1024;
+  for (int64_t begin = 0; begin < count; begin += kChunk) {
+    const int64_t end = std::min(count, begin + kChunk);
+    std::vector<Example> chunk;
+    for (int64_t i = begin; i < end; ++i) {
+      chunk.push_back(task.encode(record(i), with_labels));
+      chunk.back().id = i;
+    }
+    std::vector<int64_t> order(chunk.size());
+    std::iota(order.begin(), order.end(), int64_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+      return chunk[static_cast<size_t>(a)].ids.size() > chunk[static_cast<size_t>(b)].ids.size();
+    });
+    for (size_t at = 0; at < order.size();) {
+      std::vector<Example> examples;
+      std::vector<int64_t> positions;
+      int64_t tokens = 0;
+      while (at < order.size()) {
+        Example& example = chunk[static_cast<size_t>(order[at])];
+        const int64_t length = static_cast<int64_t>(example.ids.size());
+        if (!examples.empty() && tokens + length > batch_tokens) break;
+        tokens += length;
+        positions.push_back(begin + order[at]);
+        examples.push_back(std::move(example));
+        ++at;
+      }
+      body(task.collate(examples), examples, positions);
+    }
+  }
+}
+
+}  // namespace attune

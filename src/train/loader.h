@@ -1,0 +1,57 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "data/records.h"
+#include "data/sampler.h"
+#include "tasks/task.h"
+
+namespace attune {
+
+/// Some rows of a data set.
+struct DataView {
+  Dataset data;
+  std::vector<int64_t> rows;  // positions in `data`
+  int64_t size() const { return static_cast<int64_t>(rows.size()); }
+  Record at(int64_t i) const { return data.at(rows[static_cast<size_t>(i)]); }
+  static DataView all(Dataset data);
+};
+
+/// Training batches in the sampler's order. Rows are read and tokenised a window at a time, never the whole file.
+class Loader {
+ public:
+  Loader(const Task& task, DataView view, uint64_t seed, SamplerOptions options);
+  struct Item {
+    Batch batch;
+    std::vector<Example> examples;
+    int64_t tokens = 0;
+  };
+  Item next();
+  Sampler& sampler() { return sampler_; }
+  int64_t examples() const { return view_.size(); }
+  /// Tokens cut off by max_length so far, and the rows they were cut from.
+  int64_t cut_rows() const { return cut_rows_; }
+  /// "data/train.jsonl:17" of an example, for messages.
+  std::string where(int64_t example) const { return view_.data.where(view_.rows[static_cast<size_t>(example)]); }
+
+ private:
+  Example encode(int64_t example);
+
+  const Task& task_;
+  DataView view_;
+  std::unordered_map<int64_t, Example> window_;  // encoded, not yet given out
+  int64_t cut_rows_ = 0;
+  Sampler sampler_;  // last: its callback uses the members above
+};
+
+/// Runs `body` over the examples of a view in order of chunks; inside a chunk, batches are packed by length.
+/// body gets the batch, its examples and their positions in the view.
+using InferenceBody =
+    std::function<void(const Batch& batch, const std::vector<Example>& examples, const std::vector<int64_t>& positions)>;
+void for_each_batch(const Task& task, int64_t count, const std::function<Record(int64_t)>& record, bool with_labels,
+                    int64_t batch_tokens, const InferenceBody& body);
+
+}  // namespace attune

@@ -1,0 +1,124 @@
+#include "train/run_state.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "io/safetensors.h"
+#include "tensor/autograd.h"
+#include "tensor/torch.h"
+#include "train/adapter_files.h"
+
+namespace attune {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> run_checkpoints(const std::string& run) {
+  std::vector<std::string> result;
+  const std::string folder = run + "/checkpoints";
+  if (!directory_exists(folder)) return result;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder))
+    if (entry.is_directory() && entry.path().filename().string().starts_with("step-"))
+      result.push_back(entry.path().string());
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+void save_run_state(const std::string& run, const RunState& state, const NamedTensors& tensors, int64_t keep) {
+  const std::string name = format("step-{:08}", state.step);
+  const std::string folder = run + "/checkpoints", fresh = folder + "/.writing-" + name;
+  fs::remove_all(fresh);
+  fs::create_directories(fresh);
+  try {
+    save_safetensors(fresh + "/state.safetensors", tensors);
+    const Json json{{"format", "attune-run-state"},
+                    {"version", 1},
+                    {"step", state.step},
+                    {"examples", state.examples},
+                    {"epoch", state.position.epoch},
+                    {"window", state.position.window},
+                    {"batch", state.position.batch},
+                    {"seconds", state.seconds},
+                    {"evals", state.evals},
+                    {"saves", state.saves},
+                    {"best", state.best},
+                    {"has_best", state.has_best},
+                    {"best_step", state.best_step},
+                    {"worse_evals", state.worse_evals},
+                    {"log_bytes", state.log_bytes},
+                    {"tokens", state.tokens},
+                    {"policies", state.policies},
+                    {"history", state.history},
+                    {"sha256", sha256_file(fresh + "/state.safetensors")}};
+    write_file_atomic(fresh + "/state.json", json.dump() + "\n");
+    replace_directory(fresh, folder + "/" + name);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(fresh, ignored);
+    throw;
+  }
+  std::vector<std::string> all = run_checkpoints(run);
+  for (size_t i = 0; i + static_cast<size_t>(std::max<int64_t>(1, keep)) < all.size(); ++i) fs::remove_all(all[i]);
+}
+
+namespace {
+
+RunState parse_state(const Json& json) {
+  RunState state;
+  state.step = json.at("step").get<int64_t>();
+  state.examples = json.at("examples").get<double>();
+  state.position = {json.at("epoch").get<int64_t>(), json.at("window").get<int64_t>(), json.at("batch").get<int64_t>()};
+  state.seconds = json.at("seconds").get<double>();
+  state.evals = json.at("evals").get<int64_t>();
+  state.saves = json.at("saves").get<int64_t>();
+  state.best = json.at("best").is_null() ? 0 : json.at("best").get<double>();
+  state.has_best = json.at("has_best").get<bool>();
+  state.best_step = json.at("best_step").get<int64_t>();
+  state.worse_evals = json.at("worse_evals").get<int64_t>();
+  state.log_bytes = json.at("log_bytes").get<int64_t>();
+  state.tokens = json.at("tokens").get<int64_t>();
+  state.policies = json.at("policies").get<std::vector<std::string>>();
+  state.history = json.at("history");
+  return state;
+}
+
+RunState load_one(const std::string& folder, const NamedTensors& tensors) {
+  const Json json = read_json(folder + "/state.json");
+  const std::string path = folder + "/state.safetensors";
+  if (json.at("sha256").get<std::string>() != sha256_file(path))
+    fail(ErrorCode::Corrupt, "{}: its SHA-256 is not the one in state.json", path);
+  const SafetensorsFile file(path);
+  const RunState state = parse_state(json);
+  for (const std::pair<std::string, Tensor>& entry : tensors) {
+    if (!file.has(entry.first)) fail(ErrorCode::Corrupt, "{}: tensor {} is missing", path, entry.first);
+    if (file.tensor(entry.first).sizes() != entry.second.sizes())
+      fail(ErrorCode::Corrupt, "{}: tensor {} has another shape", path, entry.first);
+  }
+  at::NoGradGuard no_grad;
+  for (const std::pair<std::string, Tensor>& entry : tensors) {
+    entry.second.detach().copy_(file.tensor(entry.first));
+    mark_changed(entry.second);
+  }
+  return state;
+}
+
+}  // namespace
+
+RunState load_run_state(const std::string& run, const NamedTensors& tensors) {
+  std::vector<std::string> all = run_checkpoints(run);
+  for (size_t i = all.size(); i-- > 0;) {
+    try {
+      return load_one(all[i], tensors);
+    } catch (const std::exception& error) {
+      log_warning("skipping the damaged checkpoint {}: {}", all[i], error.what());
+    }
+  }
+  fail(ErrorCode::NotFound, "resuming {}: there is no complete checkpoint in {}/checkpoints; start again with `attune train "
+       "{}/recipe.yaml --overwrite`", run, run, run);
+}
+
+}  // namespace attune

@@ -1,0 +1,278 @@
+#include "train/trainer.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "metrics/registry.h"
+#include "tensor/autograd.h"
+#include "tensor/torch.h"
+#include "train/evaluate.h"
+#include "train/signals.h"
+
+namespace attune {
+
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+double wall_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+bool lower_is_better(const std::string& name) {
+  const MetricInfo* info = find_metric(name);
+  return info != nullptr && !info->higher_is_better;
+}
+
+}  // namespace
+
+int64_t peak_resident_bytes() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+Trainer::Trainer(TrainConfig config, TrainParts parts, Progress& progress)
+    : config_(std::move(config)),
+      parts_(std::move(parts)),
+      progress_(progress),
+      loader_(parts_.task, parts_.train, config_.seed, config_.batches),
+      optimizer_(config_.adamw) {}
+
+double Trainer::total_examples() const { return config_.epochs * static_cast<double>(loader_.examples()); }
+
+double Trainer::progress_of(double examples, int64_t step, double seconds) const {
+  double done = 0;
+  if (config_.steps > 0) {
+    done = static_cast<double>(step) / static_cast<double>(config_.steps);
+  } else if (config_.minutes > 0) {
+    done = seconds / (60 * config_.minutes);
+  } else {
+    done = examples / total_examples();
+  }
+  return std::min(1.0, done);
+}
+
+bool Trainer::finished() const {
+  if (config_.steps > 0) return run_.step >= config_.steps;
+  if (config_.minutes > 0) return run_.seconds >= 60 * config_.minutes;
+  return run_.examples + 0.5 >= total_examples();
+}
+
+Clock Trainer::clock() const {
+  return {run_.step, run_.examples, progress_of(run_.examples, run_.step, run_.seconds), run_.seconds / 60,
+          run_.examples / static_cast<double>(loader_.examples())};
+}
+
+NamedTensors Trainer::state_tensors() {
+  NamedTensors tensors;
+  for (const std::string& set : parts_.adaptation.sets())
+    for (const std::pair<std::string, Tensor>& entry : parts_.adaptation.tensors(set))
+      tensors.emplace_back(set + "/" + entry.first, entry.second);
+  for (const std::pair<std::string, Tensor>& entry : optimizer_.state(params_)) tensors.push_back(entry);
+  return tensors;
+}
+
+void Trainer::restore() {
+  run_ = load_run_state(parts_.run, state_tensors());
+  loader_.sampler().seek(run_.position);
+  for (size_t i = 0; i < parts_.policies.size() && i < run_.policies.size(); ++i)
+    parts_.policies[i]->load_state(run_.policies[i]);
+  log_info("going on from step {} ({:.1f} % done)", run_.step, 100 * clock().progress);
+}
+
+Trainer::Result Trainer::run(bool resume) {
+  const SignalWatch watch;
+  params_ = parts_.adaptation.trainable();
+  if (params_.empty()) fail(ErrorCode::BadInput, "nothing to train: the methods of this recipe train no tensor");
+  state_.reset(new TrainState{parts_.model, parts_.adaptation, params_, {}});
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->begin(*state_);
+  if (resume) restore();
+  log_ = std::make_unique<LogWriter>(parts_.run + "/log.jsonl");
+  log_->truncate_to(static_cast<uint64_t>(run_.log_bytes));  // what came after the checkpoint happens again
+  events_ = std::make_unique<EventWriter>(parts_.run);
+  const int64_t start_step = run_.step;
+  while (!finished() && !stopped_early_ && SignalWatch::received() == 0) {
+    Window window = load_window();
+    train_window(window);
+    report(window);
+    const int64_t evals = times_passed(config_.eval_every, clock());
+    if (parts_.eval.size() > 0 && (evals > run_.evals || finished())) {
+      run_.evals = evals;
+      evaluate_now();
+    }
+    const int64_t saves = times_passed(config_.save_every, clock());
+    if (saves > run_.saves || finished() || stopped_early_) {
+      run_.saves = saves;
+      save_now();
+    }
+  }
+  const int signal = finished() || stopped_early_ ? 0 : SignalWatch::received();
+  if (signal != 0 && run_.step > start_step) save_now();
+  progress_.finish();
+  if (signal == 0 && config_.best_metric.empty()) parts_.save_result();
+  Result result{metrics_, run_.step, run_.tokens, static_cast<int64_t>(run_.examples), run_.seconds, first_loss_,
+                last_loss_, run_.has_best && !config_.best_metric.empty() ? run_.best_step : run_.step, stopped_early_,
+                signal, loader_.cut_rows(), run_.history};
+  if (signal == 0 && resume && metrics_.is_null())
+    for (const Json& record : run_.history)
+      if (record.contains("eval") && (config_.best_metric.empty() || record["step"] == result.kept_step))
+        result.metrics = record["eval"];
+  return result;
+}
+
+Trainer::Window Trainer::load_window() {
+  Window window;
+  double examples = run_.examples;
+  for (int64_t i = 0; i < config_.accumulate; ++i) {
+    window.items.push_back(loader_.next());
+    Loader::Item& item = window.items.back();
+    if (parts_.class_weights.defined()) item.batch.fields["class_weights"] = parts_.class_weights;
+    window.examples += static_cast<double>(item.examples.size());
+    window.tokens += item.tokens;
+    examples += static_cast<double>(item.examples.size());
+    if (config_.steps == 0 && config_.minutes == 0 && examples + 0.5 >= total_examples()) break;
+  }
+  return window;
+}
+
+Loss Trainer::chain(const Batch& batch, size_t policy) {
+  if (policy == parts_.policies.size()) return parts_.objective.compute(parts_.model, batch);
+  return parts_.policies[policy]->around(*state_, batch,
+                                         [this, policy](const Batch& inner) { return chain(inner, policy + 1); });
+}
+
+void Trainer::diverged(const Window& window, const char* what) {
+  std::vector<std::string> rows;
+  for (const Loader::Item& item : window.items)
+    for (const Example& example : item.examples) rows.push_back(parts_.train.data.where(example.id));
+  const size_t shown = std::min<size_t>(rows.size(), 5);
+  const std::string more = rows.size() > shown ? format(" and {} more", rows.size() - shown) : "";
+  rows.resize(shown);
+  fail(ErrorCode::Diverged,
+       "training: the {} is not a finite number at step {} (rows {}{}). The last checkpoint in {}/checkpoints is kept. "
+       "Lower train.lr (now {}), or look at these rows",
+       what, run_.step + 1, join(rows, ", "), more, parts_.run, config_.lr);
+}
+
+void Trainer::train_window(Window& window) {
+  const double started = now();
+  const double after = progress_of(run_.examples + window.examples, run_.step + 1, run_.seconds);
+  const double middle = 0.5 * (clock().progress + after);
+  Pass pass;
+  pass.training = true;
+  pass.step = run_.step;
+  pass.progress = middle;
+  pass.seed = config_.seed;
+  state_->pass = pass;
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->before_step(*state_);
+  clear_gradients(params_);
+  for (Loader::Item& item : window.items) {
+    item.batch.pass = pass;
+    const Loss loss = chain(item.batch, 0);
+    Tensor sum = loss.total.sum;
+    const Tensor penalty = parts_.adaptation.penalty();
+    if (penalty.defined()) sum = sum + penalty.to(at::kDouble) * loss.total.count;
+    window.loss += sum.item<double>();
+    window.count += loss.total.count;
+    if (!std::isfinite(window.loss)) diverged(window, "loss");
+    if (sum.requires_grad()) backward(sum);
+  }
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->after_backward(*state_);
+  const double count = std::max(window.count, 1e-12);
+  window.loss /= count;
+  window.norm = gradient_norm(params_) / count;
+  if (!std::isfinite(window.norm)) diverged(window, "gradient");
+  const double clip = config_.clip > 0 ? std::min(1.0, config_.clip / (window.norm + 1e-6)) : 1.0;
+  window.lr = config_.lr * schedule_factor(config_.schedule, middle, run_.step);
+  optimizer_.step(params_, window.lr, clip / count);
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->after_step(*state_);
+  window.seconds = now() - started;
+  run_.step += 1;
+  run_.examples += window.examples;
+  run_.tokens += window.tokens;
+  run_.seconds += window.seconds;
+  run_.position = loader_.sampler().position();
+}
+
+void Trainer::log(const Json& record) {
+  log_->write(record);
+  run_.log_bytes = static_cast<int64_t>(log_->size());
+  run_.history.push_back(record);
+}
+
+void Trainer::report(const Window& window) {
+  if (run_.step == 1) first_loss_ = window.loss;
+  last_loss_ = window.loss;
+  const double speed = static_cast<double>(window.tokens) / std::max(1e-9, window.seconds);
+  if (run_.step == 1 || run_.step % std::max<int64_t>(1, config_.log_every) == 0 || finished()) {
+    const double at = wall_time();
+    log(Json{{"step", run_.step}, {"epoch", clock().epochs}, {"loss", window.loss}, {"lr", window.lr},
+             {"grad_norm", window.norm}, {"tokens_per_second", speed}, {"peak_bytes", peak_resident_bytes()}});
+    events_->scalar("train/loss", run_.step, window.loss, at);
+    events_->scalar("train/learning_rate", run_.step, window.lr, at);
+    events_->scalar("train/grad_norm", run_.step, window.norm, at);
+    events_->flush();
+  }
+  session_tokens_ += window.tokens;
+  progress_.update(run_.step, clock().progress, window.loss, session_tokens_, peak_resident_bytes());
+}
+
+void Trainer::evaluate_now() {
+  const Json metrics = evaluate(parts_.model, parts_.task, parts_.eval, config_.eval_batch_tokens);
+  Json flat = Json::object();
+  std::string text;
+  for (const auto& [name, value] : metrics.items()) {
+    if (!value.is_number() || name == "examples") continue;
+    flat[name] = value;
+    events_->scalar("eval/" + name, run_.step, value.get<double>(), wall_time());
+    if (text.size() < 60) text += format("{}{} {:.4f}", text.empty() ? "" : ", ", name, value.get<double>());
+  }
+  events_->flush();
+  log(Json{{"step", run_.step}, {"epoch", clock().epochs}, {"eval", flat}});
+  progress_.hide();
+  log_info("step {}: {}", run_.step, text);
+  if (config_.best_metric.empty()) {
+    metrics_ = metrics;
+    return;
+  }
+  if (!metrics.contains(config_.best_metric)) {
+    std::vector<std::string> known;
+    for (const auto& [name, value] : flat.items()) known.push_back(name);
+    fail(ErrorCode::BadInput, "train.best.metric: this task has no metric \"{}\";{}", config_.best_metric,
+         suggestion(config_.best_metric, known));
+  }
+  const double value = metrics[config_.best_metric].is_number() ? metrics[config_.best_metric].get<double>() : -1e300;
+  const double gain = lower_is_better(config_.best_metric) ? run_.best - value : value - run_.best;
+  if (!run_.has_best || gain > 0) {
+    run_.has_best = true;
+    run_.best = value;
+    run_.best_step = run_.step;
+    run_.worse_evals = 0;
+    metrics_ = metrics;
+    parts_.save_result();
+  } else {
+    ++run_.worse_evals;
+    if (config_.patience > 0 && run_.worse_evals >= config_.patience) {
+      stopped_early_ = true;
+      progress_.hide();
+      log_info("no better {} in {} evaluations: stopping early", config_.best_metric, run_.worse_evals);
+    }
+  }
+}
+
+void Trainer::save_now() {
+  run_.policies.clear();
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) run_.policies.push_back(policy->save_state());
+  save_run_state(parts_.run, run_, state_tensors(), config_.keep);
+}
+
+}  // namespace attune

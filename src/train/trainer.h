@@ -1,0 +1,115 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/adaptation.h"
+#include "core/objective.h"
+#include "core/policy.h"
+#include "io/run_files.h"
+#include "report/progress.h"
+#include "report/tensorboard.h"
+#include "tasks/task.h"
+#include "train/loader.h"
+#include "train/optimizer.h"
+#include "train/run_state.h"
+#include "train/schedule.h"
+
+namespace attune {
+
+struct TrainConfig {
+  double epochs = 3;      // one of epochs, steps, minutes is positive
+  int64_t steps = 0;
+  double minutes = 0;
+  SamplerOptions batches;
+  int64_t accumulate = 1;
+  AdamWOptions adamw;
+  double lr = 1e-4;
+  Schedule schedule;
+  double clip = 1;        // 0: off
+  Interval eval_every, save_every;
+  int64_t log_every = 10;
+  int64_t keep = 2;
+  std::string best_metric;  // "": the last state is the result
+  int64_t patience = 0;     // evaluations without improvement before the run stops; 0: never
+  uint64_t seed = 1;
+  int64_t eval_batch_tokens = 4096;
+};
+
+/// What a trainer works on; everything outlives it.
+struct TrainParts {
+  Model& model;
+  Adaptation& adaptation;
+  const Task& task;
+  Objective& objective;
+  std::vector<std::unique_ptr<TrainingPolicy>>& policies;
+  DataView train;
+  DataView eval;                       // may be empty
+  Tensor class_weights;                // or undefined
+  std::string run;                     // the run directory
+  std::function<void()> save_result;   // writes RUN/adapter from the current state
+};
+
+/// The training loop. A step: before_step of every policy; for each micro-batch the chain of `around` down to the
+/// objective, then backward; after_backward; division by the window's count, clipping, optimizer; after_step.
+/// Everything is a function of (recipe, data, seed) for a given thread count, so a resumed run ends with the same bytes.
+class Trainer {
+ public:
+  Trainer(TrainConfig config, TrainParts parts, Progress& progress);
+  struct Result {
+    Json metrics;             // of the kept state; null without evaluation data
+    int64_t steps = 0, tokens = 0, examples = 0;
+    double seconds = 0;
+    double first_loss = 0, last_loss = 0;
+    int64_t kept_step = 0;
+    bool stopped_early = false;
+    int signal = 0;           // SIGINT or SIGTERM ended it; its state is saved
+    int64_t cut_rows = 0;
+    Json history;
+  };
+  /// Errors: Diverged (step and rows named; the last checkpoint stays), Io, OutOfMemory.
+  Result run(bool resume);
+
+ private:
+  struct Window {
+    std::vector<Loader::Item> items;
+    double examples = 0;
+    int64_t tokens = 0;
+    double loss = 0, count = 0, norm = 0, lr = 0, seconds = 0;
+  };
+  void restore();
+  Window load_window();
+  void train_window(Window& window);
+  Loss chain(const Batch& batch, size_t policy);
+  [[noreturn]] void diverged(const Window& window, const char* what);
+  void report(const Window& window);
+  void evaluate_now();
+  void save_now();
+  bool finished() const;
+  double total_examples() const;
+  double progress_of(double examples, int64_t step, double seconds) const;
+  Clock clock() const;
+  NamedTensors state_tensors();
+  void log(const Json& record);
+
+  TrainConfig config_;
+  TrainParts parts_;
+  Progress& progress_;
+  Loader loader_;
+  AdamW optimizer_;
+  std::vector<Param> params_;
+  std::unique_ptr<TrainState> state_;
+  RunState run_;
+  std::unique_ptr<LogWriter> log_;
+  std::unique_ptr<EventWriter> events_;
+  Json metrics_;
+  int64_t session_tokens_ = 0;  // since this process began: a resumed run's speed is its own
+  double first_loss_ = 0, last_loss_ = 0;
+  bool stopped_early_ = false;
+};
+
+/// Largest resident size of this process so far, in bytes.
+int64_t peak_resident_bytes();
+
+}  // namespace attune

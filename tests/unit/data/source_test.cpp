@@ -1,0 +1,191 @@
+#include "data/source.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include <thread>
+
+#include "data/reader.h"
+#include "data/records.h"
+#include "unit/data/temp_folder.h"
+
+namespace attune {
+namespace {
+
+std::string gzipped(const std::string& text) {
+  z_stream stream{};
+  deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
+  std::string out(deflateBound(&stream, text.size()) + 32, '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  stream.avail_in = static_cast<uInt>(text.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  deflate(&stream, Z_FINISH);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+std::string zstandard(const std::string& text) {
+  std::string out(ZSTD_compressBound(text.size()), '\0');
+  out.resize(ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 3));
+  return out;
+}
+
+std::string numbers(int64_t count) {
+  std::string text;
+  for (int64_t i = 0; i < count; ++i) text += std::to_string(i * i) + "\n";
+  return text;
+}
+
+TEST(Source, CompressedFilesAreReadByTheirFirstBytes) {
+  const TempFolder folder;
+  const std::string text = numbers(400000);  // several output buffers
+  ASSERT_GT(text.size(), size_t{3} << 20);
+  for (const std::string& packed : {gzipped(text), zstandard(text)}) {
+    const Source source(folder.write("a.txt", packed));
+    EXPECT_TRUE(source.compressed());
+    EXPECT_TRUE(source.bytes() == text);
+  }
+}
+
+TEST(Source, ConcatenatedMembersAreOneText) {
+  const TempFolder folder;
+  EXPECT_EQ(Source(folder.write("a.gz", gzipped("one\n") + gzipped("two\n"))).text(), "one\ntwo\n");
+  EXPECT_EQ(Source(folder.write("a.gz", gzipped("one\n") + std::string(512, '\0'))).text(),
+            "one\n");
+  EXPECT_EQ(Source(folder.write("a.zst", zstandard("one\n") + zstandard("two\n"))).text(),
+            "one\ntwo\n");
+}
+
+TEST(Source, LargeContentGoesToDisk) {
+  const TempFolder folder;
+  const std::string text = numbers(100000);
+  Spill small(1000), large(size_t{1} << 30);
+  gunzip(gzipped(text), "a.gz", small);
+  gunzip(gzipped(text), "a.gz", large);
+  EXPECT_TRUE(small.finish() == text);
+  EXPECT_TRUE(small.on_disk());
+  EXPECT_TRUE(large.finish() == text);
+  EXPECT_FALSE(large.on_disk());
+  EXPECT_TRUE(Source(folder.write("a.zst", zstandard(text)), 1000).bytes() == text);
+}
+
+TEST(RowIndex, RecordsOfFourGibibytesAreRefused) {
+  const TempFolder folder;
+  std::vector<RowPlace> rows;
+  RowIndex index(rows, 0, 0, nullptr);
+  EXPECT_EQ(
+      error_of(folder, ErrorCode::BadInput, [&] { index.add(0, size_t{4} << 30, 7, "a.csv"); })
+          .find("a.csv:7: this record has 4"),
+      0u);
+}
+
+TEST(Source, EveryTruncationOfCompressedDataIsAnError) {
+  const TempFolder folder;
+  const std::string text = numbers(300);
+  const std::string gzip = gzipped(text), zstd = zstandard(text);
+  for (size_t bytes = 2; bytes < gzip.size(); ++bytes) {
+    Spill out(size_t{1} << 20);
+    const std::string error =
+        error_of(folder, ErrorCode::Corrupt, [&] { gunzip(gzip.substr(0, bytes), "a.gz", out); });
+    ASSERT_EQ(error, "a.gz: the gzip data ends early, after " + std::to_string(bytes) +
+                         " bytes; the file is truncated, copy it again");
+  }
+  for (size_t bytes = 4; bytes < zstd.size(); ++bytes) {
+    Spill out(size_t{1} << 20);
+    const std::string error =
+        error_of(folder, ErrorCode::Corrupt, [&] { unzstd(zstd.substr(0, bytes), "a.zst", out); });
+    ASSERT_EQ(error.find("a.zst: the zstd data ends early"), 0u) << error;
+  }
+}
+
+TEST(Source, DamagedCompressedDataIsAnError) {
+  const TempFolder folder;
+  std::string gzip = gzipped(numbers(300)), zstd = zstandard(numbers(300));
+  gzip[gzip.size() - 6] ^= 1;  // checksum
+  zstd[4] = static_cast<char>(0xFF);
+  EXPECT_EQ(error_of(folder, ErrorCode::Corrupt, [&] { Source(folder.write("a.gz", gzip)); })
+                .find("a.gz: damaged gzip data near byte "),
+            0u);
+  EXPECT_EQ(error_of(folder, ErrorCode::Corrupt, [&] { Source(folder.write("a.zst", zstd)); })
+                .find("a.zst: damaged zstd data near byte "),
+            0u);
+}
+
+TEST(Source, MissingFileListsItsFolder) {
+  const TempFolder folder;
+  folder.write("train.jsonl", "{}");
+  EXPECT_EQ(error_of(folder, ErrorCode::NotFound, [&] { Source(folder.path("trian.jsonl")); }),
+            "reading data: trian.jsonl does not exist; its folder holds: train.jsonl");
+  EXPECT_EQ(error_of(folder, ErrorCode::NotFound, [&] { Source(folder.path("no/trian.jsonl")); }),
+            "reading data: no/trian.jsonl does not exist");
+}
+
+TEST(Source, FolderIsRefusedWithItsFiles) {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder.path("d"));
+  folder.write("d/train.jsonl", "{}");
+  EXPECT_EQ(
+      error_of(folder, ErrorCode::BadInput, [&] { Source(folder.path("d")); }),
+      "reading data: d is a folder, expected a file; name the files in it, such as train.jsonl");
+}
+
+TEST(Source, EmptyFilesAreRefused) {
+  const TempFolder folder;
+  const std::string expected = ": the file is empty; expected at least one record";
+  EXPECT_EQ(error_of(folder, ErrorCode::BadInput, [&] { Source(folder.write("a", "")); }),
+            "a" + expected);
+  EXPECT_EQ(
+      error_of(folder, ErrorCode::BadInput, [&] { Source(folder.write("a", "\xEF\xBB\xBF")); }),
+      "a" + expected);
+  EXPECT_EQ(
+      error_of(folder, ErrorCode::BadInput, [&] { Source(folder.write("a.gz", gzipped(""))); }),
+      "a.gz" + expected);
+}
+
+TEST(Source, OtherContainersAndUtf16AreNamed) {
+  const TempFolder folder;
+  EXPECT_EQ(
+      error_of(folder, ErrorCode::Unsupported, [&] { Source(folder.write("a", "PAR1....")); }),
+      "a is a Parquet file, which cannot be read; convert it to JSONL or CSV (gzip and zstd are "
+      "read)");
+  EXPECT_EQ(error_of(folder, ErrorCode::BadInput,
+                     [&] {
+                       Source(folder.write("a", std::string("\xFF\xFE"
+                                                            "a\0",
+                                                            4)));
+                     }),
+            "a: the text is UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8");
+}
+
+TEST(Source, PipesAreRead) {
+  const TempFolder folder;
+  const std::string pipe = folder.path("pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  std::thread writer([&] { std::ofstream(pipe) << "{\"a\": 1}\n{\"a\": 2}\n"; });
+  const Dataset data = Dataset::open(pipe);
+  writer.join();
+  EXPECT_EQ(data.size(), 2);
+}
+
+TEST(Source, DashIsStandardInput) {
+  const TempFolder folder;
+  const std::string path = folder.write("a", "{\"a\": 1}\n");
+  const int kept = dup(STDIN_FILENO);
+  ASSERT_NE(freopen(path.c_str(), "r", stdin), nullptr);
+  const Dataset data = Dataset::open("-");
+  dup2(kept, STDIN_FILENO);
+  close(kept);
+  EXPECT_EQ(data.at(0).where(), "standard input:1");
+}
+
+TEST(Source, FormatSeesThroughCompressionSuffix) {
+  const TempFolder folder;
+  EXPECT_EQ(Dataset::open(folder.write("a.csv.gz", gzipped("a b,c\n1,2\n"))).format_name(), "csv");
+}
+
+}  // namespace
+}  // namespace attune

@@ -1,0 +1,178 @@
+#include "kernels/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "kernel_test_util.h"
+
+namespace attune::kernels {
+namespace {
+using namespace test;
+
+/// Stored bytes of a matrix of some type, and its values in double.
+struct Stored {
+  std::vector<float> f;
+  std::vector<bf16> h;
+  std::vector<double> d;
+  DType type;
+  Stored(uint64_t seed, int64_t count, DType t) : type(t) {
+    if (t == DType::F32) f = randoms<float>(seed, count);
+    if (t == DType::BF16) h = randoms<bf16>(seed, count);
+    if (t == DType::F64) d = randoms<double>(seed, count);
+  }
+  void* data() {
+    return type == DType::F32    ? static_cast<void*>(f.data())
+           : type == DType::BF16 ? static_cast<void*>(h.data())
+                                 : d.data();
+  }
+  double at(int64_t i) const {
+    return type == DType::F32 ? f[i] : type == DType::BF16 ? value_of(h[i]) : d[i];
+  }
+};
+
+struct Case {
+  int64_t m, k, n;
+  DType in, out;
+  bool ta, tb, bias, accumulate, packed;
+};
+
+std::string text(const Case& c) {
+  return fmt::format("m={} k={} n={} in={} out={} ta={} tb={} bias={} acc={} packed={}", c.m, c.k,
+                     c.n, int(c.in), int(c.out), c.ta, c.tb, c.bias, c.accumulate, c.packed);
+}
+
+void check(const Case& s) {
+  SCOPED_TRACE(text(s));
+  Stored a(1, s.m * s.k, s.in), b(2, s.k * s.n, s.in), c(3, s.m * s.n, s.out);
+  Stored bias(4, s.n, s.in == DType::F64 ? DType::F64 : DType::F32);
+  const Stored old = c;
+  const Matrix ma{a.data(), s.in, s.ta ? s.k : s.m, s.ta ? s.m : s.k, s.ta};
+  const Matrix mb{b.data(), s.in, s.tb ? s.n : s.k, s.tb ? s.k : s.n, s.tb};
+  const MutableMatrix mc{c.data(), s.out, s.m, s.n};
+  const void* pb = s.bias ? bias.data() : nullptr;
+  if (s.packed)
+    gemm(ma, PackedMatrix(mb, s.in), mc, pb, s.accumulate);
+  else
+    gemm(ma, mb, mc, pb, s.accumulate);
+  if (s.k > 0) {
+    EXPECT_NE(std::string(last_gemm_implementation()).substr(0, 3), "ref");
+  }
+  double worst = 0;
+  for (int64_t i = 0; i < s.m; ++i)
+    for (int64_t j = 0; j < s.n; ++j) {
+      double sum = (s.bias ? bias.at(j) : 0) + (s.accumulate ? old.at(i * s.n + j) : 0),
+             size = std::abs(sum);
+      for (int64_t p = 0; p < s.k; ++p) {
+        const double x =
+            a.at(s.ta ? p * s.m + i : i * s.k + p) * b.at(s.tb ? j * s.k + p : p * s.n + j);
+        sum += x;
+        size += std::abs(x);
+      }
+      const double relative = s.out == DType::F64 ? 1e-14 : s.out == DType::F32 ? 1e-6 : 1.0 / 128;
+      const double allowed = s.out == DType::BF16
+                                 ? relative * (std::abs(sum) + std::abs(old.at(i * s.n + j)) + 0.1)
+                                 : relative * (size + 1);
+      worst = std::max(worst, std::abs(c.at(i * s.n + j) - sum) / allowed);
+    }
+  EXPECT_LT(worst, 1.0) << last_gemm_implementation();
+}
+
+TEST(Gemm, MatchesPlainSumsForEveryTypeTransposeAndEpilogue) {
+  const std::vector<std::pair<DType, DType>> types{{DType::F32, DType::F32},
+                                                   {DType::BF16, DType::BF16},
+                                                   {DType::BF16, DType::F32},
+                                                   {DType::F64, DType::F64}};
+  const int64_t sizes[][3] = {{1, 1, 1},    {1, 7, 5},    {3, 1, 4},    {5, 33, 1},
+                              {17, 19, 23}, {64, 48, 96}, {37, 130, 67}};
+  for (const auto& [in, out] : types)
+    for (const auto& size : sizes)
+      for (int bits = 0; bits < 32; ++bits)
+        check({size[0], size[1], size[2], in, out, (bits & 1) != 0, (bits & 2) != 0,
+               (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0});
+}
+
+TEST(Gemm, EmptyInnerDimensionGivesBiasOrOldValues) {
+  for (const bool accumulate : {false, true})
+    for (const bool bias : {false, true}) {
+      check({3, 0, 5, DType::F32, DType::F32, false, false, bias, accumulate, false});
+      check({3, 0, 5, DType::BF16, DType::BF16, false, false, bias, accumulate, true});
+      check({3, 0, 5, DType::F64, DType::F64, false, false, bias, accumulate, true});
+    }
+  check({0, 4, 5, DType::F32, DType::F32, false, false, true, false, true});
+}
+
+TEST(Gemm, OnePackedWeightServesEveryRowCountWithoutTheReferenceCode) {
+  for (const DType type : {DType::F32, DType::BF16})
+    for (const int64_t n : {2, 30, 384, 1536}) {
+      const int64_t k = 384;
+      Stored b(5, k * n, type);
+      const PackedMatrix packed({b.data(), type, n, k, true}, type);
+      EXPECT_GE(packed.bytes(), k * n * (type == DType::F32 ? 4 : 2));
+      for (const int64_t m : {1, 2, 3, 15, 16, 17, 64, 100, 333, 2048}) {
+        Stored a(6, m * k, type);
+        std::vector<float> c(static_cast<size_t>(m * n)), plain(c.size());
+        gemm({a.data(), type, m, k, false}, packed, {c.data(), DType::F32, m, n}, nullptr, false);
+        const std::string name = last_gemm_implementation();
+        EXPECT_NE(name.substr(0, 3), "ref") << name << " m=" << m << " n=" << n;
+        gemm({a.data(), type, m, k, false}, {b.data(), type, n, k, true},
+             {plain.data(), DType::F32, m, n}, nullptr, false);
+        for (size_t i = 0; i < c.size(); i += 7) ASSERT_NEAR(c[i], plain[i], 2e-4);
+      }
+    }
+}
+
+TEST(Gemm, WeightGradientsOfTrainingShapesAvoidTheReferenceCode) {
+  for (const DType type : {DType::F32, DType::BF16})
+    for (const int64_t rows : {1, 37, 2048}) {
+      Stored dy(7, rows * 384, type), x(8, rows * 384, type);
+      std::vector<float> dw(384 * 384);
+      gemm({dy.data(), type, rows, 384, true}, {x.data(), type, rows, 384, false},
+           {dw.data(), DType::F32, 384, 384}, nullptr, true);
+      EXPECT_NE(std::string(last_gemm_implementation()).substr(0, 3), "ref") << rows;
+    }
+}
+
+TEST(Gemm, PackingRoundsFloatWeightsToBf16) {
+  const std::vector<float> b{1.00390625f, 3.0f};  // 1 + 2^-8: halfway, rounds to even 1
+  const PackedMatrix packed({b.data(), DType::F32, 1, 2, false}, DType::BF16);
+  const std::vector<bf16> a{to_type<bf16>(1)};
+  std::vector<float> c(2);
+  gemm({a.data(), DType::BF16, 1, 1, false}, packed, {c.data(), DType::F32, 1, 2}, nullptr, false);
+  EXPECT_EQ(c[0], 1.0f);
+  EXPECT_EQ(c[1], 3.0f);
+}
+
+TEST(Gemm, MismatchedShapesNameBothShapes) {
+  std::vector<float> x(100);
+  try {
+    gemm({x.data(), DType::F32, 2, 3, false}, {x.data(), DType::F32, 4, 5, false},
+         {x.data(), DType::F32, 2, 5}, nullptr, false);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::Internal);
+    EXPECT_NE(std::string(error.what()).find("[2, 3] f32 times [4, 5] f32 into [2, 5] f32"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
+TEST(Gemm, PackingMixedDoubleAndFloatIsRefused) {
+  const std::vector<double> x(4);
+  try {
+    const PackedMatrix packed({x.data(), DType::F64, 2, 2, false}, DType::F32);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("packing a [2, 2] f64 matrix for f32"),
+              std::string::npos);
+  }
+}
+
+TEST(Gemm, MeasuringGivesAPositiveRate) {
+  EXPECT_GT(measure_gemm(64, 64, 64, DType::F32, 0.01), 0);
+}
+
+}  // namespace
+}  // namespace attune::kernels
