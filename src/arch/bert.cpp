@@ -19,6 +19,7 @@ StackSpec bert_stack(const ConfigReader& config) {
   s.attention_dropout = config.number("attention_probs_dropout_prob", 0.1);
   s.vocabulary = config.integer("vocab_size", 30522);
   s.types = config.integer("type_vocab_size", 2);
+  s.padding = config.integer("pad_token_id", 0);
   s.max_positions = config.integer("max_position_embeddings", 512);
   if (s.heads <= 0 || s.hidden % s.heads != 0)
     fail(ErrorCode::Corrupt, "{}: hidden_size {} is not a multiple of num_attention_heads {}", config.path(), s.hidden,

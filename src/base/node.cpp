@@ -74,12 +74,24 @@ Node Node::from_json(const Json& value, Place place) {
   return scalar(value.dump(), false, std::move(place));
 }
 
-Node::Kind Node::kind() const { return content_->kind; }
-const Node::Place& Node::place() const { return content_->place; }
-const std::string& Node::text() const { return content_->text; }
-bool Node::quoted() const { return content_->quoted; }
-const std::vector<Node>& Node::items() const { return content_->items; }
-const std::vector<std::pair<std::string, Node>>& Node::entries() const { return content_->entries; }
+Node::Kind Node::kind() const {
+  return content_->kind;
+}
+const Node::Place& Node::place() const {
+  return content_->place;
+}
+const std::string& Node::text() const {
+  return content_->text;
+}
+bool Node::quoted() const {
+  return content_->quoted;
+}
+const std::vector<Node>& Node::items() const {
+  return content_->items;
+}
+const std::vector<std::pair<std::string, Node>>& Node::entries() const {
+  return content_->entries;
+}
 
 const Node* Node::find(std::string_view key) const {
   for (const auto& [name, value] : content_->entries)
@@ -124,7 +136,8 @@ std::optional<double> parse_number(std::string_view text) {
   }
   if (text == ".nan" || text == ".NaN" || text == ".NAN")
     return std::numeric_limits<double>::quiet_NaN();
-  // from_chars reads "inf", "nan" and hexadecimal digits of its own; only digits and a point may begin here.
+  // from_chars reads "inf", "nan" and hexadecimal digits of its own; only digits and a point may
+  // begin here.
   if (bare.empty() || !(bare.front() == '.' || (bare.front() >= '0' && bare.front() <= '9')))
     return std::nullopt;
   double value = 0;
@@ -152,20 +165,25 @@ std::optional<size_t> parse_index(std::string_view text) {
 
 [[noreturn]] void wrong(const Node& node, std::string_view path, std::string_view expected) {
   const std::string place = node.place().text();
-  fail(ErrorCode::BadInput, "{}{}{}: expected {}, found {}", place, place.empty() ? "" : ": ", path, expected,
-       node.shown());
+  fail(ErrorCode::BadInput, "{}{}{}: expected {}, found {}", place, place.empty() ? "" : ": ", path,
+       expected, node.shown());
 }
 
-Node with_at(const Node& node, const std::vector<std::string>& path, size_t depth, const Node& value) {
+Node with_at(const Node& node, const std::vector<std::string>& path, size_t depth,
+             const Node& value) {
   if (depth == path.size()) return value;
   const std::string& key = path[depth];
-  const std::string so_far =
-      join(std::vector<std::string>(path.begin(), path.begin() + static_cast<std::ptrdiff_t>(depth)), ".");
+  const std::string so_far = join(
+      std::vector<std::string>(path.begin(), path.begin() + static_cast<std::ptrdiff_t>(depth)),
+      ".");
   if (node.is_list()) {
     const std::optional<size_t> index = parse_index(key);
     if (!index || *index >= node.items().size())
-      fail(ErrorCode::BadInput, "setting {}: {} has {} items, so after it a number from 0 to {} is expected, found \"{}\"",
-           join(path, "."), so_far, node.items().size(), static_cast<int64_t>(node.items().size()) - 1, key);
+      fail(ErrorCode::BadInput,
+           "setting {}: {} has {} items, so after it a number from 0 to {} is expected, found "
+           "\"{}\"",
+           join(path, "."), so_far, node.items().size(),
+           static_cast<int64_t>(node.items().size()) - 1, key);
     std::vector<Node> items = node.items();
     items[*index] = with_at(items[*index], path, depth + 1, value);
     return Node::list(std::move(items), node.place());
@@ -174,8 +192,8 @@ Node with_at(const Node& node, const std::vector<std::string>& path, size_t dept
   if (node.is_scalar()) {
     // A bare name stands for the name with default options: "lora" is {lora: {}}.
     if (node.text() != key || depth + 1 == path.size())
-      fail(ErrorCode::BadInput, "setting {}: {} is {}, which has no \"{}\" inside", join(path, "."), so_far,
-           node.shown(), key);
+      fail(ErrorCode::BadInput, "setting {}: {} is {}, which has no \"{}\" inside", join(path, "."),
+           so_far, node.shown(), key);
     entries.emplace_back(key, Node());
   }
   for (auto& [name, child] : entries) {
@@ -193,17 +211,23 @@ Node Node::with(std::string_view path, Node value) const {
   const std::vector<std::string> parts = split(path, '.');
   for (const std::string& part : parts)
     if (part.empty())
-      fail(ErrorCode::BadInput, "setting \"{}\": a path is names and numbers joined by dots, such as methods.0.lora.rank",
-           path);
+      fail(
+          ErrorCode::BadInput,
+          "setting \"{}\": a path is names and numbers joined by dots, such as methods.0.lora.rank",
+          path);
   return with_at(*this, parts, 0, value);
 }
 
 std::string Node::shown() const {
   switch (kind()) {
-    case Kind::Null: return "nothing";
-    case Kind::List: return "a list";
-    case Kind::Map: return "a mapping";
-    case Kind::Scalar: break;
+    case Kind::Null:
+      return "nothing";
+    case Kind::List:
+      return "a list";
+    case Kind::Map:
+      return "a mapping";
+    case Kind::Scalar:
+      break;
   }
   const bool number = parse_number(text()).has_value();
   if (!quoted() && number) return text();
@@ -237,7 +261,8 @@ std::vector<std::string> Node::as_strings(std::string_view path) const {
   if (is_scalar()) return {text()};
   if (!is_list()) wrong(*this, path, "a list of texts");
   std::vector<std::string> result;
-  for (size_t i = 0; i < items().size(); ++i) result.push_back(items()[i].as_string(format("{}[{}]", path, i)));
+  for (size_t i = 0; i < items().size(); ++i)
+    result.push_back(items()[i].as_string(format("{}[{}]", path, i)));
   return result;
 }
 
@@ -245,13 +270,15 @@ std::vector<double> Node::as_numbers(std::string_view path) const {
   if (is_scalar()) return {as_number(path)};
   if (!is_list()) wrong(*this, path, "a list of numbers");
   std::vector<double> result;
-  for (size_t i = 0; i < items().size(); ++i) result.push_back(items()[i].as_number(format("{}[{}]", path, i)));
+  for (size_t i = 0; i < items().size(); ++i)
+    result.push_back(items()[i].as_number(format("{}[{}]", path, i)));
   return result;
 }
 
 Json Node::to_json() const {
   switch (kind()) {
-    case Kind::Null: return nullptr;
+    case Kind::Null:
+      return nullptr;
     case Kind::List: {
       Json result = Json::array();
       for (const Node& item : items()) result.push_back(item.to_json());
@@ -262,7 +289,8 @@ Json Node::to_json() const {
       for (const auto& [key, value] : entries()) result[key] = value.to_json();
       return result;
     }
-    case Kind::Scalar: break;
+    case Kind::Scalar:
+      break;
   }
   if (quoted()) return text();
   if (is_null_text(text())) return nullptr;

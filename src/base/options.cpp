@@ -48,7 +48,8 @@ class FlowReader {
       at_ = end + 1;
       return body;
     }
-    const size_t end = inside ? std::min(text_.find_first_of(",]}:", at_), text_.size()) : text_.size();
+    const size_t end =
+        inside ? std::min(text_.find_first_of(",]}:", at_), text_.size()) : text_.size();
     const std::string body(trim(text_.substr(at_, end - at_)));
     at_ = end;
     return body;
@@ -135,7 +136,8 @@ class Check {
   void run() const {
     const std::string& kind = option_.kind;
     // A default outside its own kind ("auto" for a number) is a word the option understands.
-    if (value_.is_scalar() && value_.text() == option_.fallback && is_word(option_.fallback)) return;
+    if (value_.is_scalar() && value_.text() == option_.fallback && is_word(option_.fallback))
+      return;
     if (kind == "any") return;
     if (kind == "bool") return typed([](const Node& v) { v.as_bool(""); }, "true or false");
     if (kind == "int") return number("an integer", true);
@@ -166,7 +168,9 @@ class Check {
     if (!option_.range.empty()) expected += format(" in {}", option_.range);
     if (is_word(option_.fallback)) expected += format(" or \"{}\"", option_.fallback);
     double read = 0;
-    typed([&](const Node& v) { read = whole ? static_cast<double>(v.as_int("")) : v.as_number(""); }, expected);
+    typed(
+        [&](const Node& v) { read = whole ? static_cast<double>(v.as_int("")) : v.as_number(""); },
+        expected);
     const std::optional<Interval> interval = parse_interval(option_.range);
     if (std::isnan(read) || (interval && !interval->holds(read))) wrong(expected);
   }
@@ -195,7 +199,8 @@ class Check {
       double read = 0;
       typed([&](const Node&) { read = item.as_number(""); }, expected);
       if (interval && !interval->holds(read))
-        fail(ErrorCode::BadInput, "{}: expected numbers in {}, found {}", where_, option_.range, item.text());
+        fail(ErrorCode::BadInput, "{}: expected numbers in {}, found {}", where_, option_.range,
+             item.text());
     }
   }
 
@@ -215,15 +220,18 @@ class Check {
 
 }  // namespace
 
-Options::Options(const std::vector<Option>& declared, const Node& given, std::string path) : path_(std::move(path)) {
+Options::Options(const std::vector<Option>& declared, const Node& given, std::string path)
+    : path_(std::move(path)) {
   if (!given.is_null() && !given.is_map())
-    fail(ErrorCode::BadInput, "{}: expected a mapping of options, found {}", lead(given.place(), path_), given.shown());
+    fail(ErrorCode::BadInput, "{}: expected a mapping of options, found {}",
+         lead(given.place(), path_), given.shown());
   std::vector<std::string> known;
   for (const Option& option : declared) known.push_back(option.name);
   for (const auto& [key, value] : given.entries()) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     const Node::Place place = value.place().file.empty() ? given.place() : value.place();
-    fail(ErrorCode::BadInput, "{}: unknown key;{}", lead(place, join_path(path_, key)), suggestion(key, known));
+    fail(ErrorCode::BadInput, "{}: unknown key;{}", lead(place, join_path(path_, key)),
+         suggestion(key, known));
   }
   for (const Option& option : declared) {
     const Node* value = given.find(option.name);
@@ -251,9 +259,15 @@ bool Options::given(std::string_view key) const {
   return std::find(given_.begin(), given_.end(), key) != given_.end();
 }
 
-const Node& Options::node(std::string_view key) const { return value(key); }
-Node::Place Options::place(std::string_view key) const { return value(key).place(); }
-std::string Options::where(std::string_view key) const { return lead(place(key), join_path(path_, key)); }
+const Node& Options::node(std::string_view key) const {
+  return value(key);
+}
+Node::Place Options::place(std::string_view key) const {
+  return value(key).place();
+}
+std::string Options::where(std::string_view key) const {
+  return lead(place(key), join_path(path_, key));
+}
 
 Json Options::to_json() const {
   Json result = Json::object();

@@ -32,7 +32,7 @@ struct PeftExport {
 };
 /// Writes adapter_config.json, adapter_model.safetensors and README.md for PEFT 0.7 and later. Two updates of one
 /// projection become one of the summed rank; an update of a module that is saved whole is added into it.
-/// task: "classify", "pair", "regress" ..., "tag", "qa", or "" for a body without a head. With
+/// task: "classify", "pair", "regress" ..., "tag", "qa"; "": the head that the base's config.json names, else none. With
 /// `head_is_transformers_like` false (mean pooling), the head is left out and the adapter is one of the bare model.
 /// Errors: Unsupported, naming method and reason, for what PEFT cannot express; Io.
 PeftExport export_peft(const Adaptation& adaptation, const Model& model, const std::string& set,

@@ -22,8 +22,18 @@ namespace {
 using Module = ModuleNames::Module;
 using SortedJson = nlohmann::json;  // PEFT writes its keys sorted
 
+/// Without a task (a PEFT adapter written again), the class that the base's config.json names.
+std::string task_of(const std::string& task, const Model& model) {
+  const Json& config = model.config();
+  if (!task.empty() || model.find("head.proj") == nullptr || !config.contains("architectures")) return task;
+  const Json& names = config.at("architectures");
+  const std::string name = names.is_array() && !names.empty() && names[0].is_string() ? names[0].get<std::string>() : "";
+  if (ends_with(name, "ForSequenceClassification")) return "classify";
+  if (ends_with(name, "ForTokenClassification")) return "tag";
+  return ends_with(name, "ForQuestionAnswering") ? "qa" : "";
+}
+
 std::string task_type_of(const std::string& task) {
-  if (task.empty()) return "FEATURE_EXTRACTION";
   if (task == "tag") return "TOKEN_CLS";
   return task == "qa" ? "QUESTION_ANS" : "SEQ_CLS";
 }
@@ -347,7 +357,7 @@ void Exporter::save(const std::string& base_model, const std::string& directory)
 PeftExport export_peft(const Adaptation& adaptation, const Model& model, const std::string& set,
                        const std::string& base_model, const std::string& task, bool head_is_transformers_like,
                        const std::string& directory) {
-  return Exporter(adaptation, model, set, task, head_is_transformers_like).write(base_model, directory);
+  return Exporter(adaptation, model, set, task_of(task, model), head_is_transformers_like).write(base_model, directory);
 }
 
 }  // namespace attune

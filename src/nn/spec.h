@@ -29,6 +29,7 @@ struct StackSpec {
   double hidden_dropout = 0, attention_dropout = 0;
   // embeddings
   int64_t vocabulary = 0, types = 0;
+  int64_t padding = -1;         // token whose embedding gets no gradient; -1: none
   PositionScheme positions = PositionScheme::Learned;
   int64_t max_positions = 0;    // rows of the position table
   int64_t position_offset = 0;  // index of the first token

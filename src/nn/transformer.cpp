@@ -134,7 +134,7 @@ Tensor Transformer::embed(Forward& pass, const Stream& stream) const {
     indices.push_back(stream.types.defined() ? stream.types : at::zeros({stream.rows.rows()}, at::kInt));
   }
   // The sum and its norm are made in the master type: one rounding instead of three.
-  Tensor x = embedding(tables, indices, pass.master());
+  Tensor x = embedding(tables, indices, pass.master(), s.padding);
   if (embed_norm_ >= 0) x = add_norm(x, Tensor(), {}, pass.norm(embed_norm_, s.norm, s.norm_eps), false).y;
   x = dropout(x, pass.drop(embed_out_, s.hidden_dropout));
   return pass.at(embed_out_, cast(x, pass.scalar()));

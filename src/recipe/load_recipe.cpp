@@ -1,4 +1,5 @@
 // Recipes from a file, and from the flags of `attune train`.
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -10,8 +11,26 @@ namespace attune {
 
 namespace {
 
+/// An override of one of several ways to say one thing takes the place of the others: train.steps of epochs.
+Node without_rivals(Node root, std::string_view path) {
+  static const std::vector<std::vector<std::string>> kRivals = {{"epochs", "steps", "minutes"},
+                                                                {"batch_tokens", "batch_size"}};
+  const Node* train = root.find("train");
+  if (train == nullptr || !path.starts_with("train.")) return root;
+  const std::vector<std::string> stated = train->keys();
+  for (const std::vector<std::string>& group : kRivals) {
+    if (std::find(group.begin(), group.end(), path.substr(6)) == group.end()) continue;
+    for (const std::string& rival : group)
+      if (rival != path.substr(6) && std::find(stated.begin(), stated.end(), rival) != stated.end())
+        root = root.with("train." + rival, Node());
+  }
+  return root;
+}
+
 Recipe with_sets(Node root, const std::vector<std::string>& sets) {
-  for (const std::string& assignment : sets) root = apply_set(root, assignment);
+  for (const std::string& assignment : sets)
+    root = apply_set(without_rivals(root, trim(std::string_view(assignment).substr(0, assignment.find('=')))),
+                     assignment);
   return Recipe::from_node(root);
 }
 

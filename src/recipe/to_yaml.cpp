@@ -12,17 +12,21 @@ namespace {
 
 bool is_plain_char(unsigned char c, bool first) {
   if (std::isalnum(c) != 0 || c == '_' || c == '/' || c >= 0x80) return true;
-  return first ? c == '.' : std::string_view(".@+*-%= ").find(static_cast<char>(c)) != std::string_view::npos;
+  return first ? c == '.'
+               : std::string_view(".@+*-%= ").find(static_cast<char>(c)) != std::string_view::npos;
 }
 
-/// Whether the text may stand without quotes and still be read as that text, by YAML 1.1 readers too.
+/// Whether the text may stand without quotes and still be read as that text, by YAML 1.1 readers
+/// too.
 bool is_plain(std::string_view text) {
   if (text.empty() || text.front() == ' ' || text.back() == ' ') return false;
   for (size_t i = 0; i < text.size(); ++i)
     if (!is_plain_char(static_cast<unsigned char>(text[i]), i == 0)) return false;
-  constexpr std::array<std::string_view, 8> kWords{"yes", "no", "on", "off", "y", "n", "true", "false"};
+  constexpr std::array<std::string_view, 8> kWords{"yes", "no", "on",   "off",
+                                                   "y",   "n",  "true", "false"};
   std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   if (std::find(kWords.begin(), kWords.end(), lower) != kWords.end()) return false;
   return Node::scalar(std::string(text), false, {}).to_json().is_string();
 }
@@ -57,7 +61,9 @@ std::string text_of(std::string_view text) {
   return is_plain(escaped) ? escaped : in_quotes(escaped);
 }
 
-std::string key_of(std::string_view key) { return is_plain(key) ? std::string(key) : in_quotes(key); }
+std::string key_of(std::string_view key) {
+  return is_plain(key) ? std::string(key) : in_quotes(key);
+}
 
 std::string scalar_of(const Json& value) {
   if (value.is_string()) return text_of(value.get_ref<const std::string&>());
@@ -71,7 +77,8 @@ std::string scalar_of(const Json& value) {
 
 bool is_flow(const Json& value) {
   if (value.empty()) return true;
-  return value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_number(); });
+  return value.is_array() &&
+         std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_number(); });
 }
 
 std::string flow_of(const Json& value) {

@@ -14,7 +14,7 @@ namespace attune {
 namespace {
 
 constexpr std::string_view kIntervalForms =
-    "a share of the run such as 10%, {steps: N}, {examples: N}, {minutes: N}, epoch or never";
+    "a share of the run such as 10%, N or {steps: N}, {examples: N}, {minutes: N}, epoch or never";
 
 struct IntervalName {
   Interval::Kind kind;
@@ -84,6 +84,9 @@ Interval read_interval(const Node& node, std::string_view path) {
     if (read_percent(node.text(), share) && share > 0 && share <= 1) return {Interval::Kind::Share, share};
     if (node.text() == "epoch") return {Interval::Kind::Epochs, 1};
     if (node.text() == "never") return {Interval::Kind::Never, 0};
+    const Json steps = node.to_json();
+    if (steps.is_number_integer() && steps.get<int64_t>() > 0)
+      return {Interval::Kind::Steps, static_cast<double>(steps.get<int64_t>())};
   }
   if (!node.is_map() || node.entries().size() != 1) wrong_value(node, path, kIntervalForms);
   const auto& [name, value] = node.entries().front();

@@ -24,7 +24,8 @@ constexpr int64_t kMostNodes = 1000000;
 
 bool is_variable_name(std::string_view name) {
   if (name.empty() || (name.front() >= '0' && name.front() <= '9')) return false;
-  return std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; });
+  return std::all_of(name.begin(), name.end(),
+                     [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; });
 }
 
 /// Replaces ${NAME} by the environment; $${ gives ${.
@@ -44,11 +45,15 @@ std::string expand(const std::string& text, const Node::Place& place) {
     const size_t close = text.find('}', at);
     const std::string name = close == std::string::npos ? "" : text.substr(at + 2, close - at - 2);
     if (!is_variable_name(name))
-      fail(ErrorCode::BadInput, "{}: \"{}\": ${{ must be followed by a variable's name and }}; write $${{ for a plain ${{",
+      fail(ErrorCode::BadInput,
+           "{}: \"{}\": ${{ must be followed by a variable's name and }}; write $${{ for a plain "
+           "${{",
            place.text(), text);
     const char* value = std::getenv(name.c_str());
     if (value == nullptr)
-      fail(ErrorCode::BadInput, "{}: the environment variable {} is not set; set it, or write $${{{}}} for the plain text",
+      fail(ErrorCode::BadInput,
+           "{}: the environment variable {} is not set; set it, or write $${{{}}} for the plain "
+           "text",
            place.text(), name, name);
     result += value;
     at = close + 1;
@@ -66,13 +71,15 @@ class NodeBuilder : public YAML::EventHandler {
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     // The mark of a value left out is where the next thing begins, often lines below its key.
-    const bool after_key = !open_.empty() && open_.back().key && mark.line + 1 > open_.back().key_place.line;
+    const bool after_key =
+        !open_.empty() && open_.back().key && mark.line + 1 > open_.back().key_place.line;
     finish(Node::null(after_key ? open_.back().key_place : place(mark)), 1, anchor, "");
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     const auto found = anchors_.find(anchor);
     if (found == anchors_.end())
-      fail(ErrorCode::BadInput, "{}: this alias stands inside the value it refers to", place(mark).text());
+      fail(ErrorCode::BadInput, "{}: this alias stands inside the value it refers to",
+           place(mark).text());
     finish(found->second.first, found->second.second, 0, "");
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -99,8 +106,9 @@ class NodeBuilder : public YAML::EventHandler {
   void OnMapEnd() override {
     Frame frame = pop();
     for (const auto& [key, value] : frame.merged) {
-      const bool stated = std::any_of(frame.entries.begin(), frame.entries.end(),
-                                      [&](const std::pair<std::string, Node>& entry) { return entry.first == key; });
+      const bool stated = std::any_of(
+          frame.entries.begin(), frame.entries.end(),
+          [&](const std::pair<std::string, Node>& entry) { return entry.first == key; });
       if (!stated) frame.entries.emplace_back(key, value);
     }
     finish(Node::map(std::move(frame.entries), frame.place), frame.size, frame.anchor, "");
@@ -119,9 +127,12 @@ class NodeBuilder : public YAML::EventHandler {
     bool merge_key = false;
   };
 
-  Node::Place place(const YAML::Mark& mark) const { return {file_, mark.line + 1, mark.column + 1}; }
+  Node::Place place(const YAML::Mark& mark) const {
+    return {file_, mark.line + 1, mark.column + 1};
+  }
 
-  /// yaml-cpp takes the end of the file for the end of a quote: a file cut short would go unnoticed.
+  /// yaml-cpp takes the end of the file for the end of a quote: a file cut short would go
+  /// unnoticed.
   bool closes(size_t begin) const {
     if (begin >= text_.size() || (text_[begin] != '"' && text_[begin] != '\'')) return true;
     const char quote = text_[begin];
@@ -161,7 +172,8 @@ class NodeBuilder : public YAML::EventHandler {
     Frame& frame = open_.back();
     frame.size += size;
     if (frame.size > kMostNodes)
-      fail(ErrorCode::BadInput, "{}: its aliases stand for more than {} values", node.place().text(), kMostNodes);
+      fail(ErrorCode::BadInput, "{}: its aliases stand for more than {} values",
+           node.place().text(), kMostNodes);
     if (!frame.is_map) {
       frame.items.push_back(std::move(node));
     } else if (!frame.key) {
@@ -175,9 +187,12 @@ class NodeBuilder : public YAML::EventHandler {
     // A null key is written "null" or "~": the text is what the user means (a label, say).
     const std::string text = node.is_scalar() ? (raw.empty() ? node.text() : raw) : "null";
     frame.merge_key = text == "<<" && !node.quoted();
-    const bool twice = std::any_of(frame.entries.begin(), frame.entries.end(),
-                                   [&](const std::pair<std::string, Node>& entry) { return entry.first == text; });
-    if (twice) fail(ErrorCode::BadInput, "{}: the key \"{}\" is there twice; remove one", node.place().text(), text);
+    const bool twice =
+        std::any_of(frame.entries.begin(), frame.entries.end(),
+                    [&](const std::pair<std::string, Node>& entry) { return entry.first == text; });
+    if (twice)
+      fail(ErrorCode::BadInput, "{}: the key \"{}\" is there twice; remove one",
+           node.place().text(), text);
     frame.key = text;
     frame.key_place = node.place();
   }
@@ -192,10 +207,12 @@ class NodeBuilder : public YAML::EventHandler {
     const std::vector<Node> maps = node.is_list() ? node.items() : std::vector<Node>{node};
     for (const Node& map : maps) {
       if (!map.is_map())
-        fail(ErrorCode::BadInput, "{}: << merges mappings, found {}", node.place().text(), map.shown());
+        fail(ErrorCode::BadInput, "{}: << merges mappings, found {}", node.place().text(),
+             map.shown());
       for (const auto& [name, value] : map.entries()) {
-        const bool known = std::any_of(frame.merged.begin(), frame.merged.end(),
-                                       [&](const std::pair<std::string, Node>& entry) { return entry.first == name; });
+        const bool known = std::any_of(
+            frame.merged.begin(), frame.merged.end(),
+            [&](const std::pair<std::string, Node>& entry) { return entry.first == name; });
         if (!known) frame.merged.emplace_back(name, value);
       }
     }
@@ -212,8 +229,8 @@ class NodeBuilder : public YAML::EventHandler {
 Node load_included(const std::string& path, std::vector<std::string>& trail) {
   const std::string canonical = std::filesystem::weakly_canonical(path).string();
   if (std::find(trail.begin(), trail.end(), canonical) != trail.end())
-    fail(ErrorCode::BadInput, "{}: it includes itself ({} -> {}); take one `include` out", path, join(trail, " -> "),
-         canonical);
+    fail(ErrorCode::BadInput, "{}: it includes itself ({} -> {}); take one `include` out", path,
+         join(trail, " -> "), canonical);
   trail.push_back(canonical);
   const Node own = parse_yaml(read_file(path), path);
   const Node* include = own.find("include");
@@ -223,7 +240,8 @@ Node load_included(const std::string& path, std::vector<std::string>& trail) {
     for (const std::string& name : include->as_strings("include")) {
       const std::string target = (folder / name).string();
       if (!file_exists(target))
-        fail(ErrorCode::NotFound, "{}: include: there is no file {} (paths are relative to the including file)",
+        fail(ErrorCode::NotFound,
+             "{}: include: there is no file {} (paths are relative to the including file)",
              include->place().text(), target);
       result = merge_nodes(result, load_included(target, trail));
     }
@@ -249,12 +267,13 @@ Node parse_yaml(std::string_view text, const std::string& file) {
     parser.HandleNextDocument(builder);
     NodeBuilder rest(file, {});
     if (parser.HandleNextDocument(rest))
-      fail(ErrorCode::BadInput, "{}: one YAML document is expected, found more (after a line \"---\")", file);
+      fail(ErrorCode::BadInput,
+           "{}: one YAML document is expected, found more (after a line \"---\")", file);
     return builder.take();
   } catch (const YAML::Exception& error) {
     if (error.mark.is_null()) fail(ErrorCode::BadInput, "{}: not valid YAML: {}", file, error.msg);
-    fail(ErrorCode::BadInput, "{}:{}:{}: not valid YAML: {}", file, error.mark.line + 1, error.mark.column + 1,
-         error.msg);
+    fail(ErrorCode::BadInput, "{}:{}:{}: not valid YAML: {}", file, error.mark.line + 1,
+         error.mark.column + 1, error.msg);
   }
 }
 
@@ -267,9 +286,9 @@ Node merge_nodes(const Node& base, const Node& over) {
   if (!base.is_map() || !over.is_map()) return over;
   std::vector<std::pair<std::string, Node>> entries = base.entries();
   for (const auto& [key, value] : over.entries()) {
-    const auto same = std::find_if(entries.begin(), entries.end(), [&](const std::pair<std::string, Node>& entry) {
-      return entry.first == key;
-    });
+    const auto same =
+        std::find_if(entries.begin(), entries.end(),
+                     [&](const std::pair<std::string, Node>& entry) { return entry.first == key; });
     if (same == entries.end()) {
       entries.emplace_back(key, value);
     } else {
@@ -282,7 +301,8 @@ Node merge_nodes(const Node& base, const Node& over) {
 Node apply_set(const Node& root, std::string_view assignment) {
   const size_t equals = assignment.find('=');
   if (equals == std::string_view::npos || equals == 0)
-    fail(ErrorCode::BadInput, "--set {}: expected path=value, such as methods.0.lora.rank=16", assignment);
+    fail(ErrorCode::BadInput, "--set {}: expected path=value, such as methods.0.lora.rank=16",
+         assignment);
   const std::string path(trim(assignment.substr(0, equals)));
   const Node value = parse_yaml(assignment.substr(equals + 1), "--set " + path);
   try {

@@ -100,6 +100,7 @@ Trainer::Result Trainer::run(bool resume) {
   log_->truncate_to(static_cast<uint64_t>(run_.log_bytes));  // what came after the checkpoint happens again
   events_ = std::make_unique<EventWriter>(parts_.run);
   const int64_t start_step = run_.step;
+  progress_.begin(clock().progress);
   while (!finished() && !stopped_early_ && SignalWatch::received() == 0) {
     Window window = load_window();
     train_window(window);

@@ -90,7 +90,7 @@ void gather(const Tensors& tables, const Tensors& indices, const Tensor& y) {
 
 }  // namespace
 
-Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType type) {
+Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType type, int64_t padding) {
   ATTUNE_ASSERT(!tables.empty() && tables.size() <= 4 && tables.size() == indices.size());
   Tensors plain;
   for (size_t i = 0; i < tables.size(); ++i) {
@@ -112,6 +112,7 @@ Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType t
         kernels::embedding_backward<T>(pointer<T>(dy), pointer<const int32_t>(indices[i]), dy.size(0), dy.size(1),
                                        plain[i].size(0), pointer<kernels::acc_t<T>>(result[i]));
       });
+      if (i == 0 && padding >= 0 && padding < plain[0].size(0)) result[0].select(0, padding).zero_();
     }
     return result;
   });

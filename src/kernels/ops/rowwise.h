@@ -17,9 +17,10 @@ at::Tensor gated_activation(kernels::Activation f, const at::Tensor& gate, const
 at::Tensor dropout(const at::Tensor& x, const DropSite& drop);
 
 /// Sum of rows gathered from up to four tables [vocabulary, cols] (master type) by int32 indices [rows], in compute
-/// type `type`. Errors: BadInput naming table and value when an index is outside its table.
+/// type `type`. Row `padding` of the first table gets no gradient, as torch's padding_idx (-1: none).
+/// Errors: BadInput naming table and value when an index is outside its table.
 at::Tensor embedding(const std::vector<at::Tensor>& tables, const std::vector<at::Tensor>& indices,
-                     at::ScalarType type);
+                     at::ScalarType type, int64_t padding = -1);
 
 /// One row a sequence, in the master type [sequences, cols].
 at::Tensor pool(kernels::Pool kind, const at::Tensor& x, const RowIndex& rows);

@@ -26,7 +26,8 @@ TEST(File, WrittenContentIsReadBackAndNoTemporaryFileStays) {
   const MappedFile mapped(path);
   EXPECT_EQ(mapped.view(), std::string_view("two\0three", 9));
   int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) files += entry.is_regular_file();
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
+    files += entry.is_regular_file();
   EXPECT_EQ(files, 1);
   EXPECT_TRUE(file_exists(path));
   EXPECT_FALSE(file_exists(folder.path()));
@@ -80,20 +81,22 @@ TEST(FileLock, ASecondHolderIsRefusedAndToldTheProcess) {
   {
     const FileLock first(path);
     EXPECT_EQ(error_text(ErrorCode::Locked, [&] { FileLock second(path); }),
-              folder.path() + " is in use by another attune (process " + std::to_string(::getpid()) +
-                  "); wait for it to end, or stop it");
+              folder.path() + " is in use by another attune (process " +
+                  std::to_string(::getpid()) + "); wait for it to end, or stop it");
   }
   const FileLock again(path);
 }
 
 TEST(Json, ErrorsNameLineAndColumn) {
-  const std::string text = error_text(ErrorCode::BadInput, [] { parse_json("{\n  \"a\": tru\n}", "x.json"); });
+  const std::string text =
+      error_text(ErrorCode::BadInput, [] { parse_json("{\n  \"a\": tru\n}", "x.json"); });
   EXPECT_TRUE(text.starts_with("x.json:2:")) << text;
   EXPECT_NE(text.find("not valid JSON"), std::string::npos) << text;
   const TempFolder folder;
   write_file_atomic(folder.file("bad.json"), "{");
-  EXPECT_TRUE(error_text(ErrorCode::Corrupt, [&] { read_json(folder.file("bad.json")); })
-                  .starts_with(folder.file("bad.json") + ":1:"));
+  EXPECT_TRUE(error_text(ErrorCode::Corrupt, [&] {
+                read_json(folder.file("bad.json"));
+              }).starts_with(folder.file("bad.json") + ":1:"));
   EXPECT_EQ(error_text(ErrorCode::NotFound, [&] { read_json(folder.file("no.json")); }),
             "reading " + folder.file("no.json") + ": there is no such file");
 }
@@ -139,7 +142,7 @@ TEST(Log, MessagesGoToTheSinkOrNowhere) {
 
 TEST(Error, EveryCodeHasItsExitStatus) {
   const std::vector<std::pair<ErrorCode, int>> table = {
-      {ErrorCode::BadInput, 2},    {ErrorCode::NotFound, 3}, {ErrorCode::Corrupt, 4},
+      {ErrorCode::BadInput, 2},    {ErrorCode::NotFound, 3},    {ErrorCode::Corrupt, 4},
       {ErrorCode::Unsupported, 5}, {ErrorCode::OutOfMemory, 6}, {ErrorCode::Io, 7},
       {ErrorCode::Diverged, 8},    {ErrorCode::ProofFailed, 9}, {ErrorCode::Locked, 10},
       {ErrorCode::Internal, 70}};

@@ -24,7 +24,8 @@ TEST(Sha256, PiecesGiveTheSameDigestAsTheWhole) {
   const std::string text(1000, 'q');
   for (const size_t piece : {1u, 3u, 63u, 64u, 65u, 200u}) {
     Sha256 hash;
-    for (size_t at = 0; at < text.size(); at += piece) hash.add(std::string_view(text).substr(at, piece));
+    for (size_t at = 0; at < text.size(); at += piece)
+      hash.add(std::string_view(text).substr(at, piece));
     EXPECT_EQ(hash.hex(), sha256_hex(text)) << piece;
   }
 }
@@ -71,7 +72,8 @@ TEST(Stream64, UniformAndNormalHaveTheirMoments) {
   constexpr int kCount = 200000;
   double sum = 0, square = 0, normal = 0, normal_square = 0;
   for (int i = 0; i < kCount; ++i) {
-    const double u = stream.uniform(static_cast<uint64_t>(i)), z = stream.normal(static_cast<uint64_t>(i));
+    const double u = stream.uniform(static_cast<uint64_t>(i)),
+                 z = stream.normal(static_cast<uint64_t>(i));
     ASSERT_GE(u, 0);
     ASSERT_LT(u, 1);
     sum += u;

@@ -7,7 +7,8 @@
 
 namespace attune {
 
-/// A folder of its own under the system's temporary folder, removed with everything in it at the end.
+/// A folder of its own under the system's temporary folder, removed with everything in it at the
+/// end.
 class TempFolder {
  public:
   TempFolder() {

@@ -48,10 +48,10 @@ TEST(Text, SuggestionNamesTheNearestOrAll) {
 TEST(Text, InvalidUtf8IsFoundAtItsOffset) {
   EXPECT_FALSE(invalid_utf8("plain, \xC3\xA9, \xE2\x82\xAC, \xF0\x9F\x98\x80"));
   EXPECT_EQ(invalid_utf8("ab\xFFz"), 2u);
-  EXPECT_EQ(invalid_utf8("a\xC0\xAF"), 1u);              // overlong
-  EXPECT_EQ(invalid_utf8("\xED\xA0\x80"), 0u);           // surrogate
-  EXPECT_EQ(invalid_utf8("\xF4\x90\x80\x80"), 0u);       // above U+10FFFF
-  EXPECT_EQ(invalid_utf8("abc\xE2\x82"), 3u);            // cut
+  EXPECT_EQ(invalid_utf8("a\xC0\xAF"), 1u);         // overlong
+  EXPECT_EQ(invalid_utf8("\xED\xA0\x80"), 0u);      // surrogate
+  EXPECT_EQ(invalid_utf8("\xF4\x90\x80\x80"), 0u);  // above U+10FFFF
+  EXPECT_EQ(invalid_utf8("abc\xE2\x82"), 3u);       // cut
   EXPECT_EQ(code_points("\xC3\xA9\xF0\x9F\x98\x80x"), 3);
 }
 

@@ -113,7 +113,7 @@ std::vector<Tensor> expected(const std::string& adapter) {
 
 /// A copy of a golden adapter whose config can be changed.
 void copy_adapter(const std::string& adapter, const std::string& directory, const Json& changes) {
-  fs::copy(kGolden + adapter, directory, fs::copy_options::overwrite_existing);
+  fs::copy(kGolden + adapter, directory, fs::copy_options::overwrite_existing | fs::copy_options::recursive);
   Json config = read_json(directory + "/adapter_config.json");
   config.update(changes);
   write_file_atomic(directory + "/adapter_config.json", config.dump(2));
@@ -239,8 +239,8 @@ TEST(PeftLoad, RefusesFilesItCannotUse) {
   const TempFolder folder;
   copy_adapter("qv", folder.path(), Json::object());
   const std::string tensors = folder.path() + "/adapter_model.safetensors";
-  const SafetensorsFile file(tensors);
   NamedTensors kept;
+  const SafetensorsFile file(kGolden + "qv/adapter_model.safetensors");
   for (const TensorInfo& info : file.tensors()) kept.emplace_back(info.name, file.tensor(info.name).clone());
   const std::function<std::string(ErrorCode, const NamedTensors&)> message = [&](ErrorCode code, const NamedTensors& list) {
     save_safetensors(tensors, list);
@@ -328,8 +328,10 @@ TEST(PeftExport, LeavesAMeanPooledHeadOutAndDropsThePrefix) {
   Fixture again(kernels::DType::F32, &head);
   again.load(folder.path());
   for (const std::pair<std::string, Tensor>& entry : again.adaptation->tensors("default"))
-    for (const std::pair<std::string, Tensor>& other : fixture.adaptation->tensors("default"))
-      if (entry.first == other.first) EXPECT_TRUE(at::equal(entry.second, other.second)) << entry.first;
+    for (const std::pair<std::string, Tensor>& other : fixture.adaptation->tensors("default")) {
+      if (entry.first != other.first) continue;
+      EXPECT_TRUE(at::equal(entry.second, other.second)) << entry.first;
+    }
 }
 
 TEST(PeftExport, SavesAFreshPoolerWhole) {

@@ -7,7 +7,8 @@
 
 namespace attune {
 
-/// The text of the error that `body` throws; "" and a failed test when it throws none or one of another code.
+/// The text of the error that `body` throws; "" and a failed test when it throws none or one of
+/// another code.
 template <class Body>
 std::string error_text(ErrorCode code, Body body) {
   try {

@@ -1,4 +1,5 @@
 #pragma once
+#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -7,13 +8,12 @@
 #include <fstream>
 #include <string>
 
-#include <gtest/gtest.h>
-
-#include "base/error.h"
+#include "error_text.h"
 
 namespace attune {
 
-/// A folder of its own under the system's temporary folder, removed with everything in it at the end.
+/// A folder of its own under the system's temporary folder, removed with everything in it at the
+/// end.
 class TempFolder {
  public:
   TempFolder() {
@@ -62,18 +62,5 @@ class Variable {
   std::string name_, old_;
   bool had_ = false;
 };
-
-/// The text of the error that `body` throws; "" and a failed test when it throws none or one of another code.
-template <class Body>
-std::string error_text(ErrorCode code, Body body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    EXPECT_EQ(error_name(error.code()), std::string(error_name(code))) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
 
 }  // namespace attune
