@@ -30,7 +30,7 @@ void load_peft(Adaptation& adaptation, Model& model, const std::string& set, con
 struct PeftExport {
   std::vector<std::string> notes;  // what PEFT will and will not understand, a line each
 };
-/// Writes adapter_config.json, adapter_model.safetensors and README.md for PEFT 0.7 and later. Two updates of one
+/// Writes adapter_config.json, adapter_model.safetensors and README.md for PEFT (checked with 0.21). Two updates of one
 /// projection become one of the summed rank; an update of a module that is saved whole is added into it.
 /// task: "classify", "pair", "regress" ..., "tag", "qa"; "": the head that the base's config.json names, else none. With
 /// `head_is_transformers_like` false (mean pooling), the head is left out and the adapter is one of the bare model.

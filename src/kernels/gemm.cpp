@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "kernels/detail/runtime.h"
+#include "kernels/gemm_blocks.h"
 #include "kernels/gemm_plan.h"
 #include "kernels/kernels.h"
 
@@ -107,6 +108,17 @@ detail::GemmKey key_of(const Matrix& a, int64_t n, const MutableMatrix& c, const
        key.k, key.k, key.n, type_name(key.in), type_name(key.out), error.what());
 }
 
+/// One product of exactly these sizes.
+void run_product(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* bias, bool accumulate) {
+  detail::GemmKey key = key_of(a, c.cols, c, bias, accumulate);
+  key.b_transposed = b.transposed;
+  try {
+    detail::run_plan(*detail::gemm_plan(key, nullptr), a.data, b.data, bias, c.data);
+  } catch (const dnnl::error& error) {
+    product_failed(key, error);
+  }
+}
+
 }  // namespace
 
 void detail::set_last_implementation(const char* name) {
@@ -129,13 +141,15 @@ void gemm(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* 
   if (a.type == DType::F64)
     return detail::gemm_f64(a, b, c, static_cast<const double*>(bias), accumulate);
   if (a.type == DType::BF16 && !bf16_products()) return gemm_widened(a, b, c, bias, accumulate);
-  detail::GemmKey key = key_of(a, c.cols, c, bias, accumulate);
-  key.b_transposed = b.transposed;
-  try {
-    detail::run_plan(*detail::gemm_plan(key, nullptr), a.data, b.data, bias, c.data);
-  } catch (const dnnl::error& error) {
-    product_failed(key, error);
-  }
+  if (!a.transposed)
+    return detail::product_by_rows(a, c, accumulate, [&](const Matrix& a_part, const MutableMatrix& c_part) {
+      run_product(a_part, b, c_part, bias, accumulate);
+    });
+  // Partial sums in bf16 would round twice.
+  if (b.transposed || bias != nullptr || c.type == DType::BF16) return run_product(a, b, c, bias, accumulate);
+  detail::product_by_inner(a, b, accumulate, [&](const Matrix& a_part, const Matrix& b_part, bool add) {
+    run_product(a_part, b_part, c, nullptr, add);
+  });
 }
 
 /// `packed` is oneDNN's layout of [k, n]; F64 (and bf16 without hardware) keeps the plain rows of b
@@ -242,14 +256,18 @@ void gemm(const Matrix& a, const PackedMatrix& b, const MutableMatrix& c, const 
   if (s.plain) return gemm(a, Matrix{s.rows.data(), s.type, s.k, s.n, false}, c, bias, accumulate);
   check(a.used_rows(), a.used_cols(), a.type, s.k, s.n, s.type, c);
   if (c.rows == 0) return;
-  detail::GemmKey key = key_of(a, s.n, c, bias, accumulate);
-  key.packed = s.layout_key;
-  try {
-    detail::run_plan(*detail::gemm_plan(key, &s.layout), a.data, s.packed.get_data_handle(), bias,
-                     c.data);
-  } catch (const dnnl::error& error) {
-    product_failed(key, error);
-  }
+  const detail::RowProduct run = [&](const Matrix& a_part, const MutableMatrix& c_part) {
+    detail::GemmKey key = key_of(a_part, s.n, c_part, bias, accumulate);
+    key.packed = s.layout_key;
+    try {
+      detail::run_plan(*detail::gemm_plan(key, &s.layout), a_part.data, s.packed.get_data_handle(), bias,
+                       c_part.data);
+    } catch (const dnnl::error& error) {
+      product_failed(key, error);
+    }
+  };
+  if (a.transposed) return run(a, c);
+  detail::product_by_rows(a, c, accumulate, run);
 }
 
 double measure_gemm(int64_t m, int64_t k, int64_t n, DType type, double seconds) {
