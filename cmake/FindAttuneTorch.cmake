@@ -9,9 +9,18 @@ if(ATTUNE_TORCH_WHEEL)
     message(FATAL_ERROR "ATTUNE_TORCH_WHEEL=${ATTUNE_TORCH_WHEEL}: no torch/lib/libtorch_cpu.so there; "
                         "pass the site-packages folder that holds torch/")
   endif()
-  # -idirafter: the wheel ships headers of other oneDNN and fmt versions; ours must win.
-  target_compile_options(attune_torch INTERFACE
-    "SHELL:-idirafter ${_root}/include" "SHELL:-idirafter ${_root}/include/torch/csrc/api/include")
+  # The wheel ships headers of other oneDNN and fmt versions, and /usr/include may hold Debian's LibTorch: a folder
+  # of links to the system's fmt and oneDNN comes first, then the wheel, then /usr/include.
+  find_path(_system_include fmt/core.h PATHS /usr/include NO_DEFAULT_PATH REQUIRED)
+  set(_first ${CMAKE_BINARY_DIR}/system_headers)
+  file(MAKE_DIRECTORY ${_first})
+  file(GLOB _ours ${_system_include}/fmt ${_system_include}/oneapi ${_system_include}/dnnl*)
+  foreach(header IN LISTS _ours)
+    get_filename_component(_name ${header} NAME)
+    file(CREATE_LINK ${header} ${_first}/${_name} SYMBOLIC)
+  endforeach()
+  target_include_directories(attune_torch SYSTEM INTERFACE
+    ${_first} ${_root}/include ${_root}/include/torch/csrc/api/include)
   target_link_libraries(attune_torch INTERFACE ${_root}/lib/libtorch_cpu.so ${_root}/lib/libc10.so)
   file(GLOB _cuda_libs ${ATTUNE_TORCH_WHEEL}/nvidia/*/lib)
   set(_rpath ${_root}/lib ${_cuda_libs})

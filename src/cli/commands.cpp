@@ -25,9 +25,9 @@ CommandSpec train_command() {
            {"--batch-size", "int", "examples a micro-batch", ""},
            {"--batch-tokens", "int", "packed rows a micro-batch", ""},
            {"--max-length", "int", "longest text in tokens", ""}},
-          {"attune train examples/quickstart/recipe.yaml --set train.epochs=1",
-           "attune train --model cache/models/all-MiniLM-L6-v2 --task classify --train train.jsonl --eval 10% "
-           "--method lora --output runs/first"}};
+          {"attune train examples/recipes/sections-bitfit.yaml --epochs 1 --set train.batch_size=16",
+           "attune train --model cache/models/all-MiniLM-L6-v2 --task classify --train cache/sections/train-8000.jsonl "
+           "--eval 10% --columns text=description,label=section --method lora --epochs 1 --output runs/first"}};
 }
 
 CommandSpec eval_command() {
@@ -38,9 +38,9 @@ CommandSpec eval_command() {
            {"--task", "string", "the task, where the target does not say it", ""},
            {"--columns", "string", "roles of columns: text=description,label=section", ""},
            {"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
-          {"attune eval runs/quickstart --data cache/quickstart/test.jsonl",
+          {"attune eval runs/quickstart --data cache/sections/eval-2000.jsonl",
            "attune eval cache/models/all-MiniLM-L6-v2 --adapter runs/quickstart/adapter --task classify "
-           "--data cache/quickstart/test.jsonl --json"}};
+           "--data cache/sections/eval-2000.jsonl --json"}};
 }
 
 CommandSpec predict_command() {
@@ -52,7 +52,7 @@ CommandSpec predict_command() {
            {"--output", "string", "file for the lines instead of standard output", ""},
            {"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
           {"attune predict runs/quickstart --text \"a first text\" --text \"a second text\"",
-           "attune predict runs/quickstart --data cache/quickstart/test.jsonl --output predictions.jsonl"}};
+           "attune predict runs/quickstart --data cache/sections/eval-2000.jsonl --output runs/predictions.jsonl"}};
 }
 
 CommandSpec forward_command() {
@@ -65,9 +65,9 @@ CommandSpec forward_command() {
            {"--precision", "string", "fp32, bf16 or fp64", "fp32"},
            {"--grad", "bool", "losses and gradients for lines with labels", ""},
            {"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
-          {"attune forward runs/quickstart --input inputs.jsonl --want logits,final -o out.safetensors",
-           "attune forward cache/models/all-MiniLM-L6-v2 --input inputs.jsonl --want 'enc.*.resid.out' --precision fp64 "
-           "-o out.safetensors"}};
+          {"attune forward runs/quickstart --input examples/inputs.jsonl --want logits,final -o runs/out.safetensors",
+           "attune forward cache/models/all-MiniLM-L6-v2 --input examples/inputs.jsonl --want 'enc.*.resid.out' --precision fp64 "
+           "-o runs/out.safetensors"}};
 }
 
 CommandSpec tokenize_command() {
@@ -76,7 +76,7 @@ CommandSpec tokenize_command() {
           {{"TARGET", "run or model directory", true}},
           {{"--data", "string", "file of inputs; -: standard input", ""}, {"--text", "list", "one input as text", ""}},
           {"attune tokenize cache/models/all-MiniLM-L6-v2 --text \"Fine-tuning, natively.\"",
-           "attune tokenize runs/quickstart --data cache/quickstart/test.jsonl"}};
+           "attune tokenize runs/quickstart --data examples/texts.jsonl"}};
 }
 
 std::vector<CommandSpec> checkpoint_commands() {
@@ -84,13 +84,14 @@ std::vector<CommandSpec> checkpoint_commands() {
            "a randomly initialised checkpoint of an architecture",
            {{"CONFIG", "config.json, or the directory that holds it", true}},
            {kOutput, {"--overwrite", "bool", "write into a directory that exists", ""}},
-           {"attune init config.json -o models/fresh", "attune init cache/models/all-MiniLM-L6-v2 -o models/fresh --seed 7"}},
+           {"attune init cache/models/all-MiniLM-L6-v2/config.json -o runs/fresh",
+            "attune init cache/models/all-MiniLM-L6-v2 -o runs/fresh --seed 7 --overwrite"}},
           {"check",
            "what would go wrong with a recipe, before it does; trains nothing",
            {{"RECIPE", "recipe file (YAML or JSON)", true}},
            {{"--set", "list", "override one value: path=value", ""}},
-           {"attune check examples/quickstart/recipe.yaml",
-            "attune check examples/quickstart/recipe.yaml --set train.batch_tokens=4096 --json"}},
+           {"attune check examples/recipes/sections-lora.yaml",
+            "attune check examples/recipes/sections-lora.yaml --set train.batch_tokens=4096 --json"}},
           {"inspect",
            "architecture, sites, tensors, sizes, what is edited",
            {{"TARGET", "run, model or adapter directory", true}, {"GLOB", "only sites that match, such as '*.self.[qv]'", false}},
@@ -100,16 +101,15 @@ std::vector<CommandSpec> checkpoint_commands() {
            "a plain Hugging Face checkpoint with the edits folded in",
            {{"TARGET", "run or adapter directory", true}},
            {kOutput, {"--overwrite", "bool", "write into a directory that exists", ""}},
-           {"attune merge runs/quickstart -o models/merged", "attune merge runs/quickstart -o models/merged --overwrite"}},
+           {"attune merge runs/quickstart -o runs/merged", "attune merge runs/quickstart -o runs/merged --overwrite"}},
           {"export",
            "write a run for other tools, read back and compared before success is reported",
            {{"TARGET", "run or adapter directory", true}},
            {{"--to", "string", "peft or hf", ""},
             kOutput,
-            {"--hf-names", "bool", "tensor names of transformers' newest layout", ""},
             {"--overwrite", "bool", "write into a directory that exists", ""}},
-           {"attune export runs/quickstart --to peft -o adapters/quickstart",
-            "attune export runs/quickstart --to hf -o models/quickstart"}}};
+           {"attune export runs/quickstart --to peft -o runs/quickstart-peft",
+            "attune export runs/quickstart --to hf -o runs/quickstart-hf"}}};
 }
 
 CommandSpec listing(const std::string& name, const std::string& what, const std::string& example) {
@@ -153,7 +153,7 @@ const std::vector<CommandSpec>& commands() {
 const std::vector<FlagSpec>& common_flags() {
   static const std::vector<FlagSpec> kFlags = {
       {"--json", "bool", "one machine-readable object on standard output", ""},
-      {"--quiet", "bool", "no messages on standard error, errors excepted", ""},
+      {"--quiet", "bool", "no messages on standard error but warnings and errors", ""},
       {"--threads", "int", "threads; default: all this process may use", ""},
       {"--seed", "int", "seed of everything random", ""}};
   return kFlags;

@@ -31,13 +31,10 @@ constexpr Command kCommands[] = {
 };
 
 void set_up_log(bool quiet) {
-  if (quiet) {
-    set_log_sink(nullptr);
-    return;
-  }
   // On a terminal a progress line may stand at the cursor; it is cleared before a message takes its place.
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
-  set_log_sink([terminal](LogLevel level, const std::string& text) {
+  set_log_sink([terminal, quiet](LogLevel level, const std::string& text) {
+    if (quiet && level == LogLevel::Info) return;
     std::fprintf(stderr, "%s%s%s\n", terminal ? "\r\033[K" : "", level == LogLevel::Warning ? "warning: " : "",
                  text.c_str());
   });

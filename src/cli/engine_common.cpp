@@ -1,8 +1,10 @@
 #include "cli/engine_common.h"
 
 #include <cstdio>
+#include <filesystem>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/text.h"
 #include "base/threads.h"
 #include "kernels/kernels.h"
@@ -26,6 +28,24 @@ std::vector<std::string> list_arg(const Json& args, const char* name) {
   if (!args.contains(name) || args[name].is_null()) return {};
   if (args[name].is_string()) return {args[name].get<std::string>()};
   return args[name].get<std::vector<std::string>>();
+}
+
+std::string needed_arg(const Json& args, const char* name, const char* flag) {
+  const std::string value = text_arg(args, name);
+  if (value.empty()) fail(ErrorCode::BadInput, "{} is missing; --help shows two examples", flag);
+  return value;
+}
+
+std::string output_directory(const Json& args) {
+  const std::string output = needed_arg(args, "output", "-o DIR");
+  if (file_exists(output)) fail(ErrorCode::BadInput, "the output {} is a file; give a directory with -o", output);
+  if (!directory_exists(output) || std::filesystem::is_empty(output)) return output;
+  if (!flag_arg(args, "overwrite"))
+    fail(ErrorCode::BadInput, "the output directory {} exists already; give another with -o, or --overwrite", output);
+  if (!file_exists(output + "/config.json") && !file_exists(output + "/adapter_config.json"))
+    fail(ErrorCode::BadInput, "--overwrite: {} holds neither a checkpoint nor an adapter, so it is left alone; give another "
+         "directory with -o", output);
+  return output;
 }
 
 void use_threads(const Json& args) {

@@ -16,9 +16,9 @@ namespace attune {
 namespace fs = std::filesystem;
 
 int run_init(const Json& args) {
-  const std::string path = text_arg(args, "config"), output = text_arg(args, "output");
-  if (directory_exists(output) && !fs::is_empty(output))
-    fail(ErrorCode::BadInput, "the output directory {} exists already; give another with -o", output);
+  std::string path = text_arg(args, "config");
+  const std::string output = output_directory(args);
+  if (directory_exists(path)) path += "/config.json";
   LoadOptions options;
   options.numerics = {kernels::DType::F32};
   options.seed = static_cast<uint64_t>(int_arg(args, "seed", 1));
@@ -114,8 +114,8 @@ bool like_transformers(Target& target) {
 }  // namespace
 
 int run_merge(const Json& args) {
+  const std::string output = output_directory(args);
   const std::unique_ptr<Target> target = target_to_write(args);
-  const std::string output = text_arg(args, "output");
   write_merged(target->model(), *target->adaptation, target->task.get(), target->base_directory, output);
   std::string text = format("merged checkpoint in {}", output);
   if (!like_transformers(*target))
@@ -126,13 +126,12 @@ int run_merge(const Json& args) {
 }
 
 int run_export(const Json& args) {
-  const std::string to = text_arg(args, "to"), output = text_arg(args, "output");
+  const std::string to = needed_arg(args, "to", "--to peft|hf");
   if (to == "hf") return run_merge(args);
   if (to != "peft")
     fail(ErrorCode::Unsupported, "export --to {}: this build writes peft and hf", to);
+  const std::string output = output_directory(args);
   const std::unique_ptr<Target> target = target_to_write(args);
-  if (directory_exists(output) && !fs::is_empty(output))
-    fail(ErrorCode::BadInput, "the output directory {} exists already; give another with -o", output);
   const std::string fresh = output + ".tmp";
   fs::remove_all(fresh);
   fs::create_directories(fresh);

@@ -11,13 +11,13 @@
 namespace attune {
 
 int run_forward(const Json& args) {
+  const std::string output = needed_arg(args, "output", "-o FILE"), input = needed_arg(args, "input", "--input FILE");
   const std::unique_ptr<Target> target = target_of(args, false);
   std::vector<std::string> wanted;
   for (const std::string& item : list_arg(args, "want"))
     for (const std::string& part : split(item, ',')) wanted.push_back(part);
   if (wanted.empty()) wanted = {"logits"};
-  const std::string output = text_arg(args, "output");
-  const Dataset data = Dataset::open(text_arg(args, "input"));
+  const Dataset data = Dataset::open(input);
   const NamedTensors tensors = forward_all(*target, data, wanted, flag_arg(args, "grad"));
   save_safetensors(output, tensors);
   answer(args, Json{{"output", output}, {"inputs", data.size()}, {"tensors", tensors.size()}},

@@ -15,7 +15,7 @@ namespace {
 Recipe recipe_of(const Json& args) {
   const std::string path = text_arg(args, "recipe");
   const std::vector<std::string> sets = list_arg(args, "set");
-  Recipe recipe = path.empty() ? recipe_from_flags(args, sets) : load_recipe(path, sets);
+  Recipe recipe = path.empty() ? recipe_from_flags(args, sets) : load_recipe(path, sets, args);
   if (path.empty()) log_info("recipe made from the flags:\n{}", recipe.resolved_yaml());
   if (int_arg(args, "threads", 0) > 0) recipe.threads = static_cast<int>(int_arg(args, "threads", 0));
   if (args.contains("seed") && args["seed"].is_number()) recipe.seed = args["seed"].get<uint64_t>();
@@ -58,7 +58,7 @@ int run_train(const Json& args) {
 int run_resume(const Json& args) {
   Json result;
   const std::unique_ptr<Progress> progress = progress_of(args);
-  const int status = resume_run(text_arg(args, "run"), *progress, result);
+  const int status = resume_run(text_arg(args, "run"), static_cast<int>(int_arg(args, "threads", 0)), *progress, result);
   return report_run(args, status, result);
 }
 

@@ -54,8 +54,9 @@ Input input_of(const Json& args) {
 }  // namespace
 
 int run_eval(const Json& args) {
+  const std::string data = needed_arg(args, "data", "--data FILE");
   const std::unique_ptr<Target> target = target_of(args, true);
-  const DataView view = DataView::all(Dataset::open(text_arg(args, "data")));
+  const DataView view = DataView::all(Dataset::open(data));
   const Json metrics = evaluate(target->model(), *target->task, view, kBatchTokens);
   print_line(flag_arg(args, "json") ? metrics.dump() : metrics.dump(2));
   std::fflush(stdout);
@@ -65,6 +66,8 @@ int run_eval(const Json& args) {
 int run_predict(const Json& args) {
   const std::unique_ptr<Target> target = target_of(args, true);
   const Input input = input_of(args);
+  const std::string output = text_arg(args, "output");
+  std::string lines;  // of --output, which is written whole or not at all
   if (!input.texts.empty()) target->task->restore(
       [&] { Json state = target->task->state(); state["columns"] = Json::object(); return state; }(),
       TaskContext{{{"text", "text"}}, target->card.task_state.value("max_length", int64_t{512}), false,
@@ -74,8 +77,15 @@ int run_predict(const Json& args) {
     const int64_t count = std::min(kSlice, input.size() - begin);
     const std::vector<Json> results = predict(
         target->model(), *target->task, count, [&](int64_t i) { return input.at(begin + i); }, kBatchTokens);
-    for (const Json& result : results) print_line(result.dump());
+    for (const Json& result : results) {
+      if (output.empty()) {
+        print_line(result.dump());
+      } else {
+        lines += result.dump() + "\n";
+      }
+    }
   }
+  if (!output.empty()) write_file_atomic(output, lines);
   std::fflush(stdout);
   return 0;
 }

@@ -121,14 +121,19 @@ Tuner& Adaptation::add(const std::string& set_name, const TunerSpec& spec, const
   const Entry<Tuner>& entry = state_->methods.at(spec.method);
   const Options options(entry.options, Node::from_json(spec.options, {path, 0, 0}), path);
   Set* set = state_->find(set_name);
+  Attached attached{{spec.method, options.to_json()}, entry.make(options), nullptr};
+  const std::string stream = format("{}.{}", set != nullptr ? set->tuners.size() : 0, spec.method);
+  attached.recorder = std::make_unique<Recorder>(state_->model, state_->thawed, stream, state_->seed);
+  try {
+    attached.tuner->attach(*attached.recorder);
+  } catch (...) {
+    state_->drop_unused_thaws();  // of the half-attached tuner
+    throw;
+  }
   if (set == nullptr) {
     state_->sets.push_back({set_name, true, {}});
     set = &state_->sets.back();
   }
-  Attached attached{{spec.method, options.to_json()}, entry.make(options), nullptr};
-  const std::string stream = format("{}.{}", set->tuners.size(), spec.method);
-  attached.recorder = std::make_unique<Recorder>(state_->model, state_->thawed, stream, state_->seed);
-  attached.tuner->attach(*attached.recorder);
   set->tuners.push_back(std::move(attached));
   state_->plan();
   return *set->tuners.back().tuner;
@@ -217,6 +222,7 @@ void Adaptation::merge(std::string_view name) {
     state.merged.push_back({entry.first, slot.weight, slot.bias});
     slot.weight = entry.second.weight.detach().contiguous();
     slot.bias = entry.second.bias.defined() ? entry.second.bias.detach().contiguous() : Tensor();
+    slot.copies = {};  // keyed by address, which the allocator may give out again
   }
   enable(name, false);
 }
@@ -227,6 +233,7 @@ void Adaptation::unmerge() {
     WeightSlot& slot = state_->model.slot_at(static_cast<size_t>(image.storage));
     slot.weight = image.weight;
     slot.bias = image.bias;
+    slot.copies = {};
     state_->merged.pop_back();
   }
 }
@@ -261,10 +268,12 @@ Tensor Adaptation::penalty() const {
 
 std::vector<std::pair<std::string, Tensor>> Adaptation::tensors(std::string_view name) const {
   std::vector<std::pair<std::string, Tensor>> result;
+  std::set<const void*> seen;  // two methods that train one tensor share it: it is stored once
   const Set& set = state_->need(name);
   for (size_t i = 0; i < set.tuners.size(); ++i)
     for (const Owned& owned : set.tuners[i].recorder->owned())
-      result.emplace_back(format("{}.{}/{}", i, set.tuners[i].spec.method, owned.name), owned.value.detach());
+      if (seen.insert(owned.value.unsafeGetTensorImpl()).second)
+        result.emplace_back(format("{}.{}/{}", i, set.tuners[i].spec.method, owned.name), owned.value.detach());
   return result;
 }
 

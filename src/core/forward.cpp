@@ -47,7 +47,12 @@ uint32_t dropout_key(const std::string& name) { return static_cast<uint32_t>(nam
 /// y * by or y + by in the master type, so that small trained steps survive bf16.
 Tensor in_master(const Tensor& y, const Tensor& by, bool multiply) {
   const Tensor wide = cast(y, by.scalar_type());
-  const Tensor shaped = by.dim() == 2 && by.size(0) != y.size(0) ? by.reshape({1, -1}) : by;
+  Tensor shaped = by;
+  if (y.dim() == 3) {
+    shaped = by.numel() == y.numel() ? by.reshape(y.sizes()) : by.reshape({1, y.size(1), y.size(2)});
+  } else if (by.dim() == 2 && by.size(0) != y.size(0)) {
+    shaped = by.reshape({1, -1});
+  }
   return cast(multiply ? wide * shaped : wide + shaped, y.scalar_type());
 }
 

@@ -42,8 +42,6 @@ Json head_config(const Model& model, const Task* task) {
 
 void write_merged(Model& model, Adaptation& adaptation, const Task* task, const std::string& base,
                   const std::string& directory) {
-  if (directory_exists(directory) && !fs::is_empty(directory))
-    fail(ErrorCode::BadInput, "the output directory {} exists already; give another with -o", directory);
   for (const std::string& set : adaptation.sets()) adaptation.merge(set);
   const std::string fresh = directory + ".tmp";
   fs::remove_all(fresh);
@@ -59,7 +57,6 @@ void write_merged(Model& model, Adaptation& adaptation, const Task* task, const 
 }
 
 void write_run_model(Session& session, const std::string& run) {
-  fs::remove_all(run + "/model");
   write_merged(session.model(), session.adaptation(), &session.task(), find_model(session.recipe().model), run + "/model");
 }
 

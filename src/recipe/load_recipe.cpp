@@ -11,12 +11,23 @@ namespace attune {
 
 namespace {
 
+bool states_optimizer_rate(const Node& root) {
+  const Node* node = &root;
+  for (const char* key : {"train", "optimizer", "adamw", "lr"}) {
+    node = node->is_map() ? node->find(key) : nullptr;
+    if (node == nullptr) return false;
+  }
+  return true;
+}
+
 /// An override of one of several ways to say one thing takes the place of the others: train.steps of epochs.
 Node without_rivals(Node root, std::string_view path) {
   static const std::vector<std::vector<std::string>> kRivals = {{"epochs", "steps", "minutes"},
                                                                 {"batch_tokens", "batch_size"}};
-  const Node* train = root.find("train");
-  if (train == nullptr || !path.starts_with("train.")) return root;
+  if (path == "train.lr" && states_optimizer_rate(root))
+    return root.with("train.optimizer.adamw.lr", Node());
+  const Node* train = root.is_map() ? root.find("train") : nullptr;
+  if (train == nullptr || !train->is_map() || !path.starts_with("train.")) return root;
   const std::vector<std::string> stated = train->keys();
   for (const std::vector<std::string>& group : kRivals) {
     if (std::find(group.begin(), group.end(), path.substr(6)) == group.end()) continue;
@@ -34,10 +45,10 @@ Recipe with_sets(Node root, const std::vector<std::string>& sets) {
   return Recipe::from_node(root);
 }
 
-/// The flags of a request as a recipe's mapping, each value with its flag as place.
+/// The flags of a request laid over a recipe's mapping, each value with its flag as place.
 class FlagRecipe {
  public:
-  explicit FlagRecipe(const Json& args) : args_(args) {}
+  FlagRecipe(const Json& args, Node root) : args_(args), root_(std::move(root)) {}
 
   Node build() {
     text("model", "model");
@@ -69,7 +80,8 @@ class FlagRecipe {
   }
 
   void put(const std::string& name, const std::string& path) {
-    if (const Json* value = given(name)) root_ = root_.with(path, Node::from_json(*value, place(name)));
+    if (const Json* value = given(name))
+      root_ = without_rivals(root_, path).with(path, Node::from_json(*value, place(name)));
   }
   void text(const std::string& name, const std::string& path) { put(name, path); }
 
@@ -110,13 +122,13 @@ class FlagRecipe {
   }
 
   const Json& args_;
-  Node root_ = Node::map({}, {"the flags", 0, 0});
+  Node root_;
 };
 
 }  // namespace
 
-Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets) {
-  return with_sets(load_yaml(path), sets);
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets, const Json& flags) {
+  return with_sets(FlagRecipe(flags, load_yaml(path)).build(), sets);
 }
 
 Recipe recipe_from_flags(const Json& args, const std::vector<std::string>& sets) {
@@ -127,7 +139,7 @@ Recipe recipe_from_flags(const Json& args, const std::vector<std::string>& sets)
       fail(ErrorCode::BadInput, "training without a recipe file: --{} is missing; give a recipe, or --model, --task "
            "and --train", name);
   }
-  return with_sets(FlagRecipe(args).build(), sets);
+  return with_sets(FlagRecipe(args, Node::map({}, {"the flags", 0, 0})).build(), sets);
 }
 
 }  // namespace attune

@@ -65,9 +65,9 @@ struct Recipe {
   static Recipe from_node(const Node& node);
 };
 
-/// Reads a recipe file ("-": standard input is not one) and applies `--set path=value` overrides in order.
-/// Errors: NotFound, BadInput.
-Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets);
+/// Reads a recipe file ("-": standard input is not one), lays the flags of recipe_from_flags over it, and applies
+/// `--set path=value` overrides in order. Errors: NotFound, BadInput.
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets, const Json& flags = Json::object());
 
 /// The recipe that the flags of `attune train` describe: model, task, train, eval, method, output, columns, epochs, lr,
 /// batch_size, batch_tokens, max_length, seed, threads; absent or null ones take the recipe's defaults.

@@ -24,18 +24,32 @@ namespace fs = std::filesystem;
 
 namespace {
 
-void prepare_directory(const std::string& run, bool overwrite) {
-  if (directory_exists(run) && !fs::is_empty(run)) {
+/// Whether a run directory holds anything but the lock.
+bool is_used(const std::string& run) {
+  if (!directory_exists(run)) return false;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run))
+    if (entry.path().filename() != ".lock") return true;
+  return false;
+}
+
+void check_directory(const std::string& run, bool overwrite) {
+  if (file_exists(run)) fail(ErrorCode::BadInput, "the output directory {} is a file; give another `output`", run);
+  if (is_used(run)) {
     if (!overwrite)
       fail(ErrorCode::BadInput, "the output directory {} exists already; give another `output`, or --overwrite to replace "
            "the run in it, or `attune resume {}` to go on with it", run, run);
     if (!file_exists(run + "/recipe.yaml"))
       fail(ErrorCode::BadInput, "--overwrite: {} holds no run of Attune (no recipe.yaml), so it is left alone; give "
            "another `output`", run);
-    const FileLock lock(run + "/.lock");
-    for (const fs::directory_entry& entry : fs::directory_iterator(run)) fs::remove_all(entry.path());
   }
-  fs::create_directories(run + "/checkpoints");
+}
+
+/// Empties a run directory, its lock apart. The caller holds the lock.
+void clear_directory(const std::string& run) {
+  std::vector<fs::path> old;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run))
+    if (entry.path().filename() != ".lock") old.push_back(entry.path());
+  for (const fs::path& path : old) fs::remove_all(path);
 }
 
 Json machine() {
@@ -102,7 +116,6 @@ int finish(Session& session, const std::string& run, const Trainer::Result& resu
 }
 
 int run_trainer(Session& session, const std::string& run, bool resume, Progress& progress, Json& out) {
-  const FileLock lock(run + "/.lock");
   for (const std::string& line : session.summary()) log_info("{}", line);
   const TrainConfig config = session.train_config();
   Trainer trainer(config, session.parts(run), progress);
@@ -121,19 +134,25 @@ void set_threads(const Recipe& recipe) {
 int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
   set_threads(recipe);
   const std::string run = recipe.output;
-  if (directory_exists(run) && !fs::is_empty(run) && !overwrite) prepare_directory(run, overwrite);
+  check_directory(run, overwrite);
   Session session(std::move(recipe));  // everything is checked before anything is written
   session.train_config();
-  prepare_directory(run, overwrite);
+  fs::create_directories(run);
+  const FileLock lock(run + "/.lock");
+  check_directory(run, overwrite);  // another process may have been quicker
+  clear_directory(run);
   write_file_atomic(run + "/recipe.yaml", session.recipe().resolved_yaml());
   return run_trainer(session, run, false, progress, result);
 }
 
-int resume_run(const std::string& run, Progress& progress, Json& result) {
+int resume_run(const std::string& run, int threads, Progress& progress, Json& result) {
   if (!file_exists(run + "/recipe.yaml"))
     fail(ErrorCode::NotFound, "resuming {}: there is no recipe.yaml in it; give the directory of a run", run);
+  const FileLock lock(run + "/.lock");
+  remove_left_overs(run);
   Recipe recipe = load_recipe(run + "/recipe.yaml", {});
   recipe.output = run;
+  if (threads > 0) recipe.threads = threads;
   set_threads(recipe);
   Session session(std::move(recipe));
   if (run_checkpoints(run).empty()) {

@@ -67,6 +67,7 @@ class Session {
 /// Runs a recipe from the start into its output directory, or goes on with a run. Returns the exit status (0, 130, 143);
 /// prints through `progress` and the log; the summary of the run comes back in `result`.
 int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result);
-int resume_run(const std::string& run, Progress& progress, Json& result);
+/// `threads`: instead of the recipe's; 0: as it says. Another number than before changes the last bits of sums.
+int resume_run(const std::string& run, int threads, Progress& progress, Json& result);
 
 }  // namespace attune

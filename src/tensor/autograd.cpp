@@ -36,8 +36,7 @@ void record(Tensors& outputs, const Tensors& inputs, const char* name, Backward 
   bool needed = false;
   for (const Tensor& input : inputs) needed = needed || wants_gradient(input);
   if (!needed) return;
-  std::shared_ptr<ClosureNode> node(new ClosureNode(name, std::move(backward)),
-                                    torch::autograd::deleteNode);
+  const NodePointer node = make_node<ClosureNode>(name, std::move(backward));
   torch::autograd::edge_list edges;
   edges.reserve(inputs.size());
   for (const Tensor& input : inputs)

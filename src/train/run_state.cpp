@@ -28,6 +28,19 @@ std::vector<std::string> run_checkpoints(const std::string& run) {
   return result;
 }
 
+void remove_left_overs(const std::string& run) {
+  std::error_code ignored;
+  for (const std::string& folder : {run, run + "/checkpoints"}) {
+    if (!directory_exists(folder)) continue;
+    std::vector<fs::path> found;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+      const std::string name = entry.path().filename().string();
+      if (name.find(".tmp") != std::string::npos || name.starts_with(".writing-")) found.push_back(entry.path());
+    }
+    for (const fs::path& path : found) fs::remove_all(path, ignored);
+  }
+}
+
 void save_run_state(const std::string& run, const RunState& state, const NamedTensors& tensors, int64_t keep) {
   const std::string name = format("step-{:08}", state.step);
   const std::string folder = run + "/checkpoints", fresh = folder + "/.writing-" + name;
@@ -51,6 +64,9 @@ void save_run_state(const std::string& run, const RunState& state, const NamedTe
                     {"worse_evals", state.worse_evals},
                     {"log_bytes", state.log_bytes},
                     {"tokens", state.tokens},
+                    {"first_loss", state.first_loss},
+                    {"last_loss", state.last_loss},
+                    {"metrics", state.metrics},
                     {"policies", state.policies},
                     {"history", state.history},
                     {"sha256", sha256_file(fresh + "/state.safetensors")}};
@@ -81,6 +97,9 @@ RunState parse_state(const Json& json) {
   state.worse_evals = json.at("worse_evals").get<int64_t>();
   state.log_bytes = json.at("log_bytes").get<int64_t>();
   state.tokens = json.at("tokens").get<int64_t>();
+  state.first_loss = json.value("first_loss", 0.0);
+  state.last_loss = json.value("last_loss", 0.0);
+  state.metrics = json.value("metrics", Json());
   state.policies = json.at("policies").get<std::vector<std::string>>();
   state.history = json.at("history");
   return state;

@@ -25,6 +25,8 @@ struct RunState {
   int64_t best_step = 0, worse_evals = 0;
   int64_t log_bytes = 0;
   int64_t tokens = 0;
+  double first_loss = 0, last_loss = 0;
+  Json metrics;                      // of the state that is kept; null before the first evaluation
   std::vector<std::string> policies; // TrainingPolicy::save_state
   Json history = Json::array();      // logged records, for trainer_state.json
 };
@@ -34,6 +36,8 @@ void save_run_state(const std::string& run, const RunState& state, const NamedTe
 /// The newest complete checkpoint of a run: copies its tensors into `tensors`. Damaged ones are skipped with a warning.
 /// Errors: NotFound when there is none.
 RunState load_run_state(const std::string& run, const NamedTensors& tensors);
+/// Removes what a process that was killed left half written in a run directory. The caller holds the run's lock.
+void remove_left_overs(const std::string& run);
 /// Names of the checkpoints of a run, oldest first.
 std::vector<std::string> run_checkpoints(const std::string& run);
 

@@ -86,6 +86,7 @@ void Trainer::restore() {
   loader_.sampler().seek(run_.position);
   for (size_t i = 0; i < parts_.policies.size() && i < run_.policies.size(); ++i)
     parts_.policies[i]->load_state(run_.policies[i]);
+  stopped_early_ = config_.patience > 0 && run_.worse_evals >= config_.patience;
   log_info("going on from step {} ({:.1f} % done)", run_.step, 100 * clock().progress);
 }
 
@@ -120,13 +121,9 @@ Trainer::Result Trainer::run(bool resume) {
   if (signal != 0 && run_.step > start_step) save_now();
   progress_.finish();
   if (signal == 0 && config_.best_metric.empty()) parts_.save_result();
-  Result result{metrics_, run_.step, run_.tokens, static_cast<int64_t>(run_.examples), run_.seconds, first_loss_,
-                last_loss_, run_.has_best && !config_.best_metric.empty() ? run_.best_step : run_.step, stopped_early_,
+  Result result{run_.metrics, run_.step, run_.tokens, static_cast<int64_t>(run_.examples), run_.seconds, run_.first_loss,
+                run_.last_loss, run_.has_best && !config_.best_metric.empty() ? run_.best_step : run_.step, stopped_early_,
                 signal, loader_.cut_rows(), run_.history};
-  if (signal == 0 && resume && metrics_.is_null())
-    for (const Json& record : run_.history)
-      if (record.contains("eval") && (config_.best_metric.empty() || record["step"] == result.kept_step))
-        result.metrics = record["eval"];
   return result;
 }
 
@@ -211,8 +208,8 @@ void Trainer::log(const Json& record) {
 }
 
 void Trainer::report(const Window& window) {
-  if (run_.step == 1) first_loss_ = window.loss;
-  last_loss_ = window.loss;
+  if (run_.step == 1) run_.first_loss = window.loss;
+  run_.last_loss = window.loss;
   const double speed = static_cast<double>(window.tokens) / std::max(1e-9, window.seconds);
   if (run_.step == 1 || run_.step % std::max<int64_t>(1, config_.log_every) == 0 || finished()) {
     const double at = wall_time();
@@ -242,7 +239,7 @@ void Trainer::evaluate_now() {
   progress_.hide();
   log_info("step {}: {}", run_.step, text);
   if (config_.best_metric.empty()) {
-    metrics_ = metrics;
+    run_.metrics = metrics;
     return;
   }
   if (!metrics.contains(config_.best_metric)) {
@@ -258,7 +255,7 @@ void Trainer::evaluate_now() {
     run_.best = value;
     run_.best_step = run_.step;
     run_.worse_evals = 0;
-    metrics_ = metrics;
+    run_.metrics = metrics;
     parts_.save_result();
   } else {
     ++run_.worse_evals;
@@ -271,6 +268,12 @@ void Trainer::evaluate_now() {
 }
 
 void Trainer::save_now() {
+  for (const Param& param : params_)
+    if (!std::isfinite(param.value.detach().sum().item<double>()))
+      fail(ErrorCode::Diverged,
+           "training: the tensor {} is not finite after step {}, so this state is not saved. The last checkpoint in "
+           "{}/checkpoints is kept. Lower train.lr (now {})",
+           param.name, run_.step, parts_.run, config_.lr);
   run_.policies.clear();
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) run_.policies.push_back(policy->save_state());
   save_run_state(parts_.run, run_, state_tensors(), config_.keep);

@@ -103,9 +103,7 @@ class Trainer {
   RunState run_;
   std::unique_ptr<LogWriter> log_;
   std::unique_ptr<EventWriter> events_;
-  Json metrics_;
   int64_t session_tokens_ = 0;  // since this process began: a resumed run's speed is its own
-  double first_loss_ = 0, last_loss_ = 0;
   bool stopped_early_ = false;
 };
 

@@ -180,6 +180,36 @@ TEST(Recipe, FlagsMakeTheSameRecipeAsAFile) {
   EXPECT_EQ(recipe_from_flags(args, {"train.seed=6"}).seed, 6u);
 }
 
+TEST(Recipe, FlagsOverrideARecipeFile) {
+  const TempFolder folder;
+  const std::string path = folder.write(
+      "sections.yaml", "model: m\ntask: classify\ndata: {train: t.jsonl, columns: {text: a}}\nmethods: [lora]\n"
+      "train: {steps: 9, batch_tokens: 64, optimizer: {adamw: {lr: 1e-3, weight_decay: 0}}}\n");
+  const Json flags = Json::parse(
+      R"({"recipe":"sections.yaml","model":"other","task":null,"train":["u.jsonl","v.jsonl"],"eval":["20%"],
+          "method":["bias"],"output":"runs/r","columns":null,"epochs":0.5,"lr":2e-4,"batch_size":4,"batch_tokens":null,
+          "max_length":32,"seed":8,"threads":2})");
+  const Recipe recipe = load_recipe(path, {"train.seed=9"}, flags);
+  EXPECT_EQ(recipe.model, "other");
+  EXPECT_EQ(recipe.task, "classify");
+  ASSERT_EQ(recipe.train.size(), 2u);
+  EXPECT_EQ(recipe.train[1].path, "v.jsonl");
+  EXPECT_EQ(recipe.eval_share, 0.2);
+  ASSERT_EQ(recipe.methods.size(), 1u);
+  EXPECT_EQ(recipe.methods[0].name, "bias");
+  EXPECT_EQ(recipe.columns.at("text"), "a");
+  EXPECT_EQ(recipe.output, "runs/r");
+  EXPECT_EQ(recipe.epochs, 0.5);
+  EXPECT_EQ(recipe.steps, 0);
+  EXPECT_EQ(recipe.lr, 2e-4);
+  EXPECT_EQ(recipe.weight_decay, 0);
+  EXPECT_EQ(recipe.batch_size, 4);
+  EXPECT_EQ(recipe.batch_tokens, 0);
+  EXPECT_EQ(recipe.max_length, 32);
+  EXPECT_EQ(recipe.threads, 2);
+  EXPECT_EQ(recipe.seed, 9u);  // --set comes last
+}
+
 TEST(Recipe, MistakesInFlagsNameTheFlag) {
   Json args = Json::parse(R"({"model":"m","task":"classify","train":["t"],"columns":"text"})");
   EXPECT_EQ(error_text(ErrorCode::BadInput, [&] { recipe_from_flags(args, {}); }),
