@@ -39,6 +39,9 @@ HeadSpec bert_head(const ConfigReader& config, const HeadRequest& request, const
   HeadSpec head;
   head.kind = request.kind;
   head.labels = request.labels;
+  head.body_class = "BertModel";
+  head.sequence_class = "BertForSequenceClassification";
+  head.token_class = "BertForTokenClassification";
   head.dropout = config.number("classifier_dropout", config.number("hidden_dropout_prob", 0.1));
   head.transform_activation = config.activation("hidden_act", "gelu");
   if (request.kind == HeadKind::Token || request.kind == HeadKind::Span || request.kind == HeadKind::MaskedLm)

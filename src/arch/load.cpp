@@ -32,6 +32,8 @@ HeadRequest head_of_config(const Json& config) {
   if (ends_with(name, "ForMaskedLM") || ends_with(name, "ForPreTraining")) head.kind = HeadKind::MaskedLm;
   if (head.kind == HeadKind::Span) head.labels = 2;
   if (head.kind == HeadKind::Sequence) head.pool = "pooler";  // the class's own way, whatever else the folder says
+  if (config.contains("attune_pool") && config["attune_pool"].is_string())  // our own head beside a plain body
+    head = {HeadKind::Sequence, label_count(config), config["attune_pool"].get<std::string>()};
   if (head.kind == HeadKind::Sequence || head.kind == HeadKind::Token) head.labels = label_count(config);
   return head;
 }
@@ -91,7 +93,10 @@ std::vector<int64_t> weight_shape(const Site& site) {
 class Filler {
  public:
   Filler(Transformer& model, const Checkpoint* checkpoint, const std::string& where, uint64_t seed)
-      : model_(model), checkpoint_(checkpoint), where_(where), seed_(seed) {}
+      : model_(model), checkpoint_(checkpoint), where_(where), seed_(seed) {
+    if (checkpoint != nullptr && file_exists(where + "/attune.safetensors"))
+      head_file_ = std::make_unique<SafetensorsFile>(where + "/attune.safetensors");
+  }
 
   LoadReport fill() {
     for (const NameRule& rule : model_.spec().names) {
@@ -130,6 +135,8 @@ class Filler {
              "loading {}: tensor {} has shape {}, but config.json makes it {}; the two files do not belong together",
              where_, spelling, shape_text(stored.sizes().vec()), shape_text(shape));
       }
+      if (head_file_ != nullptr && head_file_->has(name) && head_file_->tensor(name).sizes().vec() == shape)
+        return converted(head_file_->tensor(name), name);
       if (!starts_with(site.name, "head."))
         fail(ErrorCode::Corrupt, "loading {}: tensor {} is missing, which config.json asks for ({} layers, hidden size {})",
              where_, name, model_.spec().stack.layers, model_.spec().stack.hidden);
@@ -172,6 +179,7 @@ class Filler {
 
   Transformer& model_;
   const Checkpoint* checkpoint_;
+  std::unique_ptr<SafetensorsFile> head_file_;  // a head that transformers' classes cannot hold
   std::string where_;
   uint64_t seed_;
   LoadReport report_;
@@ -226,12 +234,16 @@ void write_model(const Model& model, const std::string& source, const std::strin
     const Checkpoint checkpoint(source);
     for (const std::string& name : checkpoint.names()) tensors[name] = checkpoint.tensor(name);
   }
+  std::map<std::string, Tensor> own_head;  // beside a plain body, when config says that the head is ours
   for (const Site& site : model.sites()) {
     if (site.kind != SiteKind::Weight) continue;
     const WeightSlot& slot = model.slot(site);
-    if (slot.weight.defined() && !slot.weight_name.empty()) tensors[slot.weight_name] = slot.weight;
-    if (slot.bias.defined() && !slot.bias_name.empty()) tensors[slot.bias_name] = slot.bias;
+    const bool ours = config.contains("attune_pool") && starts_with(site.name, "head.");
+    std::map<std::string, Tensor>& target = ours ? own_head : tensors;
+    if (slot.weight.defined() && !slot.weight_name.empty()) target[slot.weight_name] = slot.weight;
+    if (slot.bias.defined() && !slot.bias_name.empty()) target[slot.bias_name] = slot.bias;
   }
+  if (!own_head.empty()) save_safetensors(directory + "/attune.safetensors", {own_head.begin(), own_head.end()});
   Json merged = model.config();
   merged.update(config);
   save_checkpoint(directory, {tensors.begin(), tensors.end()});

@@ -46,6 +46,7 @@ struct HeadSpec {
   kernels::Activation transform_activation = kernels::Activation::Gelu;  // masked language model
   double dropout = 0;
   std::string pool_name;              // "mean", "pooler", ... as recorded
+  std::string body_class, sequence_class, token_class;  // names of transformers' classes, for config.json
 };
 
 /// Where a site's tensors are in a checkpoint. bias empty: none.

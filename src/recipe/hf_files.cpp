@@ -18,9 +18,9 @@ Json head_config(const Model& model, const Task* task) {
   if (task == nullptr || transformer == nullptr || transformer->spec().head.kind == HeadKind::None) return config;
   const HeadSpec& head = transformer->spec().head;
   // Transformers' sequence class pools by its pooler only; another way is kept as a plain body with our own head.
-  const std::string prefix = model.config().value("model_type", "bert") == "bert" ? "Bert" : "";
-  if (head.kind == HeadKind::Token) config["architectures"] = {prefix + "ForTokenClassification"};
-  if (head.kind == HeadKind::Sequence) config["architectures"] = {prefix + "ForSequenceClassification"};
+  const bool ours = head.kind == HeadKind::Sequence && !head.pooler;
+  if (head.kind == HeadKind::Token) config["architectures"] = {head.token_class};
+  if (head.kind == HeadKind::Sequence) config["architectures"] = {ours ? head.body_class : head.sequence_class};
   Json id2label = Json::object(), label2id = Json::object();
   for (size_t i = 0; i < task->labels().size(); ++i) {
     id2label[std::to_string(i)] = task->labels()[i];
@@ -36,7 +36,7 @@ Json head_config(const Model& model, const Task* task) {
     config["problem_type"] = task->regression() ? "regression"
                              : task->objective() == "binary_cross_entropy" ? "multi_label_classification"
                                                                             : "single_label_classification";
-  if (head.kind == HeadKind::Sequence) config["attune_pool"] = head.pool_name;
+  if (ours) config["attune_pool"] = head.pool_name;
   return config;
 }
 

@@ -74,6 +74,9 @@ void Session::make_task() {
   context.columns = recipe_.columns;
   context.tokenizer = tokenizer_.get();
   context.error_when_too_long = recipe_.too_long == "error";
+  if (!recipe_.init_from.empty())
+    fail(ErrorCode::Unsupported, "init_from: {}: starting from another run is not built yet; leave it out, or merge that "
+         "run (attune merge) and take the result as `model`", recipe_.init_from);
   if (recipe_.too_long == "stride")
     fail(ErrorCode::Unsupported, "data.too_long: stride belongs to question answering, which is not built yet; "
          "choose truncate or error");

@@ -117,10 +117,20 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
   }
   std::string directory = request.name;
   if (!target->run.empty()) directory = base_directory_of(target->card, folder);
-  if (is_peft(request.name)) {
-    directory = find_model(read_peft_card(request.name).base_model);
+  std::string peft = is_peft(request.name) ? request.name : "";
+  if (!peft.empty()) {
+    directory = find_model(read_peft_card(peft).base_model);
   } else if (target->run.empty()) {
     directory = find_model(request.name);
+    if (!request.adapters.empty() && is_peft(strength_of(request.adapters[0]).directory))
+      peft = strength_of(request.adapters[0]).directory;
+  }
+  if (!peft.empty() && !options.own_head) {
+    // The adapter's own classifier decides the head when the base checkpoint has none.
+    const PeftCard card = read_peft_card(peft);
+    const bool bare = head_of_config(read_json(directory + "/config.json")).kind == HeadKind::None;
+    options.own_head = bare && card.head.labels > 0;
+    if (options.own_head) options.head = card.head;
   }
   target->base_directory = directory;
   target->loaded = load_model(directory, options);

@@ -14,6 +14,8 @@ struct HeadCase {
   HeadRequest head;
 };
 
+void PrintTo(const HeadCase& value, std::ostream* out) { *out << value.architecture << " " << value.name; }
+
 std::vector<HeadCase> head_cases() {
   std::vector<HeadCase> cases;
   for (const std::string& architecture : architecture_names()) {
@@ -84,6 +86,7 @@ TEST_P(Architectures, NothingIsCapturedThatWasNotAskedFor) {
 
 TEST_P(Architectures, EveryCheckpointTensorBelongsToExactlyOneSite) {
   const Folder folder;
+  std::filesystem::create_directories(folder.file("model"));
   write_model(*model_, "", folder.file("model"), Json::object());
   std::map<std::string, int> owners;
   for (size_t i = 0; i < model_->slots(); ++i) {

@@ -1,6 +1,7 @@
 // Every ordered pair of methods in one set.
 #include "core/attachment.h"
 #include "methods.h"
+#include "train/adapter_files.h"
 
 namespace attune {
 namespace {
@@ -15,6 +16,13 @@ std::set<std::string> trained_by(const Recorder& recorder, const std::string& tu
     if (owned.role == Owned::Role::Thawed) names.insert(owned.name);
   }
   return names;
+}
+
+/// Copies of a tuner's tensors, named as if it were the only one of its set.
+Values owned_by(const Recorder& recorder, const std::string& method) {
+  Values values;
+  for (const Owned& owned : recorder.owned()) values["0." + method + "/" + owned.name] = owned.value.detach().clone();
+  return values;
 }
 
 bool excluded(const Entry<Tuner>& a, const Entry<Tuner>& b) {
@@ -50,11 +58,13 @@ class Pair {
   }
   /// Removes the tuner at `position`; the other must stay as it was, in its tensors and in what the model computes.
   void check_removal(int position, const std::string& architecture) {
-    const std::string gone = std::to_string(position) + ".", kept = std::to_string(1 - position) + ".";
-    Values before;
-    for (const Values::value_type& entry : copies(*adaptation_, "default"))
-      if (entry.first.compare(0, 2, kept) == 0) before["0." + entry.first.substr(2)] = entry.second;
+    const std::vector<const Recorder*> both = adaptation_->recorders("default");
+    const Recorder* kept = both[static_cast<size_t>(1 - position)];
+    const std::string method = position == 0 ? second_.name : first_.name;
+    const Values before = owned_by(*kept, method);
     adaptation_->remove("default", position);
+    EXPECT_EQ(adaptation_->recorders("default"), std::vector<const Recorder*>{kept});
+    EXPECT_TRUE(same(owned_by(*kept, method), before));
     EXPECT_TRUE(same(copies(*adaptation_, "default"), before));
     const std::unique_ptr<Model> other = new_model(architecture);
     Adaptation alone(*other, registry_, 5);
@@ -106,6 +116,23 @@ TEST_P(MethodPairs, PackedEqualsOneByOne) {
     const Tensor packed = logits(*pair.model_, batch);
     for (int64_t b = 0; b < packed.size(0); ++b)
       EXPECT_LE(distance(logits(*pair.model_, single(*pair.model_, batch, b)), packed.slice(0, b, b + 1)), 1e-12);
+  }
+}
+
+TEST_P(MethodPairs, SavedTogetherTheyLoadExactly) {
+  const Registry<Tuner> registry = methods();
+  const Entry<Tuner>& first = registry.at(GetParam().method);
+  for (const Entry<Tuner>& second : registry.all()) {
+    SCOPED_TRACE(first.name + " then " + second.name);
+    if (excluded(first, second)) continue;
+    const Folder folder;
+    Pair pair(GetParam().architecture, first, second);
+    disturb(*pair.adaptation_);
+    save_adapter(*pair.adaptation_, "default", {}, folder.file("adapter"));
+    const std::unique_ptr<Model> other = Pair::new_model(GetParam().architecture);
+    Adaptation loaded(*other, registry, 5);
+    load_adapter(loaded, "default", folder.file("adapter"), "");
+    EXPECT_TRUE(same(everything(*other, pair.batch_), everything(*pair.model_, pair.batch_)));
   }
 }
 

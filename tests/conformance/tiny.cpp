@@ -24,7 +24,7 @@ void ordinary_weights(Model& model) {
     if (site.weight == WeightKind::Projection) shape = {site.out, site.in};
     if (site.weight == WeightKind::Table) shape = {site.in, site.out};
     if (site.weight == WeightKind::Projection) deviation = 0.8 / std::sqrt(static_cast<double>(site.in));
-    if (site.weight == WeightKind::Table) deviation = 0.5;
+    if (site.weight == WeightKind::Table) deviation = 0.8 / std::sqrt(static_cast<double>(site.out));
     Tensor weight = noise(site.name + "/weight", shape, deviation);
     if (site.weight == WeightKind::Norm) weight = weight + 1.0;
     slot.weight = weight.to(type);

@@ -57,8 +57,8 @@ std::string error_text(ErrorCode code, Body body) {
 Tensor noise(const std::string& name, const std::vector<int64_t>& shape, double deviation,
              at::ScalarType type = at::kDouble);
 
-/// Gives every base tensor ordinary values: projections 0.8 / sqrt(in), tables 0.5, biases 0.1, norms 1 + 0.1 n. The
-/// values are a function of the site's name alone, so two models of one configuration agree in every precision.
+/// Gives every base tensor ordinary values: projections and tables 0.8 / sqrt(width), biases 0.1, norms 1 + 0.1 n.
+/// The values are a function of the site's name alone, so two models of one configuration agree in every precision.
 void ordinary_weights(Model& model);
 std::unique_ptr<Model> model_of(const std::string& architecture, const HeadRequest& head,
                                 kernels::DType type = kernels::DType::F64, const Json& changes = Json::object());

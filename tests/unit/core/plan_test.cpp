@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "base/text.h"
+#include "base/error.h"
 #include "core/edit.h"
 #include "core/plan.h"
 #include "core/site.h"
