@@ -137,6 +137,7 @@ int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
   check_directory(run, overwrite);
   Session session(std::move(recipe));  // everything is checked before anything is written
   session.train_config();
+  session.check_rows();
   fs::create_directories(run);
   const FileLock lock(run + "/.lock");
   check_directory(run, overwrite);  // another process may have been quicker

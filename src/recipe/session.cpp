@@ -182,6 +182,13 @@ std::vector<std::string> Session::summary() const {
   return lines;
 }
 
+void Session::check_rows() const {
+  if (!recipe_.eval.empty())
+    for (int64_t i = 0; i < eval_.size(); ++i) task_->encode(eval_.at(i), true);
+  if (recipe_.too_long == "error")
+    for (int64_t i = 0; i < train_.size(); ++i) task_->encode(train_.at(i), true);
+}
+
 TrainConfig Session::train_config() const {
   TrainConfig config;
   config.epochs = recipe_.epochs;

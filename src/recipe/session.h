@@ -39,6 +39,8 @@ class Session {
   /// What the user should know before the run, a line each.
   std::vector<std::string> summary() const;
   TrainConfig train_config() const;
+  /// Reads the rows that could stop a run half way: those evaluated on, and with data.too_long: error all others too.
+  void check_rows() const;
   AdapterCard card();
   /// Makes the parts of a trainer; they refer to this session.
   TrainParts parts(const std::string& run);
