@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "base/file.h"
 #include "base/text.h"
 
 namespace attune {
@@ -136,6 +137,20 @@ TEST(CommandLine, ValuesOfTheWrongKindAreRefused) {
             "attune train: bad input: --epochs: expected a number, found \"many\"; see attune train --help\n");
   EXPECT_EQ(refusal({"train", "r", "--batch-size", "1.5"}),
             "attune train: bad input: --batch-size: expected a whole number, found \"1.5\"; see attune train --help\n");
+}
+
+TEST(CommandLine, ExamplesNameFilesThatTheRepositoryHas) {
+  int64_t found = 0;
+  for (const CommandSpec& command : commands()) {
+    for (const std::string& example : command.examples) {
+      for (const std::string& word : words(example)) {
+        if (!word.starts_with("examples/")) continue;
+        EXPECT_TRUE(file_exists(std::string(ATTUNE_SOURCE_DIR) + "/" + word)) << example;
+        ++found;
+      }
+    }
+  }
+  EXPECT_GE(found, 3);
 }
 
 TEST(CommandLine, EveryCommandHasHelpWithTwoExamplesThatParse) {
