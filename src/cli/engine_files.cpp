@@ -10,6 +10,7 @@
 #include "exchange/peft.h"
 #include "nn/transformer.h"
 #include "recipe/hf_files.h"
+#include "recipe/verify.h"
 
 namespace attune {
 
@@ -111,17 +112,38 @@ bool like_transformers(Target& target) {
   return model.spec().head.kind != HeadKind::Sequence || model.spec().head.pooler;
 }
 
+/// Compares what was written with its source; on a difference nothing is left behind.
+double verified(Target& source, const TargetRequest& written, const std::string& folder) {
+  try {
+    return verify_export(source, written);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(folder, ignored);
+    throw;
+  }
+}
+
+TargetRequest plain_request(const std::string& name, const std::vector<std::string>& adapters) {
+  TargetRequest request;
+  request.name = name;
+  request.adapters = adapters;
+  request.precision = "fp32";
+  request.need_task = false;
+  return request;
+}
+
 }  // namespace
 
 int run_merge(const Json& args) {
   const std::string output = output_directory(args);
   const std::unique_ptr<Target> target = target_to_write(args);
   write_merged(target->model(), *target->adaptation, target->task.get(), target->base_directory, output);
-  std::string text = format("merged checkpoint in {}", output);
+  const double error = verified(*target, plain_request(output, {}), output);
+  std::string text = format("merged checkpoint in {} (read back: outputs within {:.1g})", output, error);
   if (!like_transformers(*target))
     text += format("\nnote: its head pools by {}; transformers' sequence class pools by its pooler, so there the body "
                    "loads and the head needs that pooling", target->loaded.report.pool);
-  answer(args, Json{{"output", output}}, text);
+  answer(args, Json{{"output", output}, {"largest_difference", error}}, text);
   return 0;
 }
 
@@ -139,10 +161,11 @@ int run_export(const Json& args) {
   if (set.empty()) fail(ErrorCode::BadInput, "{} holds no adapter to export", text_arg(args, "target"));
   const PeftExport result = export_peft(*target->adaptation, target->model(), set, target->base_directory,
                                         target->card.task, like_transformers(*target), fresh);
+  const double error = verified(*target, plain_request(target->base_directory, {fresh}), fresh);
   replace_directory(fresh, output);
-  std::string text = format("PEFT adapter in {}", output);
+  std::string text = format("PEFT adapter in {} (read back: outputs within {:.1g})", output, error);
   for (const std::string& note : result.notes) text += "\nnote: " + note;
-  answer(args, Json{{"output", output}, {"notes", result.notes}}, text);
+  answer(args, Json{{"output", output}, {"largest_difference", error}, {"notes", result.notes}}, text);
   return 0;
 }
 

@@ -42,6 +42,7 @@ struct Adaptation::State {
     Tensor weight, bias;
   };
   std::vector<PreImage> merged;
+  std::vector<std::string> merged_sets;
 
   Set* find(std::string_view name) {
     for (Set& set : sets)
@@ -109,7 +110,7 @@ void Adaptation::State::drop_unused_thaws() {
 }
 
 Adaptation::Adaptation(Model& model, const Registry<Tuner>& methods, uint64_t seed)
-    : state_(new State{model, methods, seed, {}, {}, {}}) {}
+    : state_(new State{model, methods, seed, {}, {}, {}, {}}) {}
 
 Adaptation::~Adaptation() {
   unmerge();
@@ -140,6 +141,7 @@ Tuner& Adaptation::add(const std::string& set_name, const TunerSpec& spec, const
 }
 
 void Adaptation::remove(std::string_view name, int position) {
+  unmerge();  // what was folded in must not stay behind
   Set& set = state_->need(name);
   if (position < 0) {
     std::erase_if(state_->sets, [&](const Set& other) { return &other == &set; });
@@ -173,7 +175,15 @@ std::vector<TunerSpec> Adaptation::specs(std::string_view name) const {
 }
 
 void Adaptation::scale(std::string_view name, double factor) {
-  for (Attached& attached : state_->need(name).tuners)
+  at::NoGradGuard no_grad;
+  for (Attached& attached : state_->need(name).tuners) {
+    for (const Owned& owned : attached.recorder->owned()) {
+      const WeightSlot& slot = state_->model.slot(state_->model.sites()[static_cast<size_t>(owned.site)]);
+      if (owned.role != Owned::Role::Thawed || slot.fresh) continue;  // a new head has no base to go back to
+      const Tensor& base = ends_with(owned.name, "/weight") ? slot.weight : slot.bias;
+      owned.value.detach().copy_(base + (owned.value.detach() - base) * factor);
+      mark_changed(owned.value);
+    }
     for (std::pair<int, Edit>& entry : attached.recorder->edits()) {
       if (LowRank* low = std::get_if<LowRank>(&entry.second)) {
         low->scale *= factor;
@@ -184,6 +194,7 @@ void Adaptation::scale(std::string_view name, double factor) {
              verb_name(entry.second), attached.spec.method);
       }
     }
+  }
 }
 
 void Adaptation::merge(std::string_view name) {
@@ -224,6 +235,7 @@ void Adaptation::merge(std::string_view name) {
     slot.bias = entry.second.bias.defined() ? entry.second.bias.detach().contiguous() : Tensor();
     slot.copies = {};  // keyed by address, which the allocator may give out again
   }
+  state.merged_sets.emplace_back(name);
   enable(name, false);
 }
 
@@ -236,6 +248,8 @@ void Adaptation::unmerge() {
     slot.copies = {};
     state_->merged.pop_back();
   }
+  for (const std::string& name : state_->merged_sets) enable(name, true);
+  state_->merged_sets.clear();
 }
 
 std::vector<Param> Adaptation::trainable() const {

@@ -55,12 +55,13 @@ class Adaptation {
   int32_t index(std::string_view set) const;  // what Batch::sets holds
   std::vector<std::string> sets() const;
   std::vector<TunerSpec> specs(std::string_view set) const;
-  /// Multiplies every LowRank and Shift of a set (`--adapter DIR:0.5`).
+  /// Multiplies the strength of a set (`--adapter DIR:0.5`): LowRank and Shift edits, and how far trained tensors of the
+  /// base have moved. Errors: Unsupported for edits without a strength.
   void scale(std::string_view set, double factor);
 
   /// Folds the edits that fold into the weights; the pre-image is kept. Errors: Unsupported, naming the others.
   void merge(std::string_view set);
-  /// Restores the kept pre-image; never divides or subtracts.
+  /// Restores the kept pre-image and enables the merged sets again; never divides or subtracts.
   void unmerge();
 
   std::vector<Param> trainable() const;

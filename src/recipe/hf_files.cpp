@@ -53,7 +53,6 @@ void write_merged(Model& model, Adaptation& adaptation, const Task* task, const 
     if (file_exists(base + "/" + name)) write_file_atomic(fresh + "/" + name, read_file(base + "/" + name));
   replace_directory(fresh, directory);
   adaptation.unmerge();
-  for (const std::string& set : adaptation.sets()) adaptation.enable(set, true);
 }
 
 void write_run_model(Session& session, const std::string& run) {

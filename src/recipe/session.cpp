@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "data/split.h"
+#include "exchange/peft.h"
 #include "kernels/gemm.h"
 #include "nn/transformer.h"
 #include "objectives/registry.h"
@@ -225,9 +226,25 @@ AdapterCard Session::card() {
   return card;
 }
 
+/// PEFT's files beside ours, where PEFT can express the methods; ours stay what is read back.
+void Session::write_peft_beside(const std::string& folder) {
+  const auto is_lora = [](const NamedOptions& method) { return method.name == "lora"; };
+  if (std::none_of(recipe_.methods.begin(), recipe_.methods.end(), is_lora)) return;
+  const Transformer& model = dynamic_cast<const Transformer&>(*loaded_.model);
+  const bool plain_head = model.spec().head.kind != HeadKind::Sequence || model.spec().head.pooler;
+  try {
+    export_peft(*adaptation_, *loaded_.model, "default", recipe_.model, recipe_.task, plain_head, folder);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::Unsupported) throw;
+  }
+}
+
 TrainParts Session::parts(const std::string& run) {
   return TrainParts{*loaded_.model, *adaptation_, *task_, *objective_, policies_, train_, eval_, class_weights(), run,
-                    [this, run] { save_adapter(*adaptation_, "default", card(), run + "/adapter"); }};
+                    [this, run] {
+                      save_adapter(*adaptation_, "default", card(), run + "/adapter",
+                                   [this](const std::string& folder) { write_peft_beside(folder); });
+                    }};
 }
 
 }  // namespace attune

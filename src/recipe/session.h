@@ -51,6 +51,7 @@ class Session {
   void make_task();
   void make_model();
   void attach();
+  void write_peft_beside(const std::string& folder);
   Tensor class_weights() const;
 
   Recipe recipe_;

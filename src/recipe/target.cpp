@@ -117,7 +117,8 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
   }
   std::string directory = request.name;
   if (!target->run.empty()) directory = base_directory_of(target->card, folder);
-  std::string peft = is_peft(request.name) ? request.name : "";
+  const bool ours = !adapter_folder(request.name).empty();  // PEFT's files may stand beside ours: ours are read
+  std::string peft = !ours && is_peft(request.name) ? request.name : "";
   if (!peft.empty()) {
     directory = find_model(read_peft_card(peft).base_model);
   } else if (target->run.empty()) {
@@ -141,7 +142,7 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
     target->loaded.fingerprint = checkpoint_fingerprint(directory);
     load_adapter(*target->adaptation, "default", folder, target->loaded.fingerprint);
   }
-  if (is_peft(request.name)) load_peft(*target->adaptation, target->model(), "default", request.name);
+  if (!ours && is_peft(request.name)) load_peft(*target->adaptation, target->model(), "default", request.name);
   for (size_t i = 0; i < request.adapters.size(); ++i) {
     const Strength strength = strength_of(request.adapters[i]);
     const std::string set = format("adapter{}", i + 1);

@@ -36,7 +36,7 @@ void replace_directory(const std::string& fresh, const std::string& directory) {
 }
 
 void save_adapter(const Adaptation& adaptation, const std::string& set, const AdapterCard& card,
-                  const std::string& directory) {
+                  const std::string& directory, const std::function<void(const std::string&)>& beside) {
   const std::string fresh = directory + ".tmp";
   fs::remove_all(fresh);
   fs::create_directories(fresh);
@@ -50,6 +50,7 @@ void save_adapter(const Adaptation& adaptation, const std::string& set, const Ad
                   {"seed", card.seed},
                   {"methods", adaptation.manifest(set)}};
   write_file_atomic(fresh + "/attune.json", json.dump(2) + "\n");
+  if (beside) beside(fresh);
   replace_directory(fresh, directory);
 }
 

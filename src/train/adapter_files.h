@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <string>
 
 #include "core/adaptation.h"
@@ -16,9 +17,10 @@ struct AdapterCard {
   Json methods = Json::array();
 };
 
-/// Writes DIR/attune.json and DIR/attune.safetensors: to a new folder, synced, then exchanged for DIR.
+/// Writes DIR/attune.json and DIR/attune.safetensors: to a new folder, synced, then exchanged for DIR. `beside` may write
+/// further files into the new folder before the exchange.
 void save_adapter(const Adaptation& adaptation, const std::string& set, const AdapterCard& card,
-                  const std::string& directory);
+                  const std::string& directory, const std::function<void(const std::string& folder)>& beside = {});
 /// Errors: NotFound, Corrupt.
 AdapterCard read_adapter_card(const std::string& directory);
 /// Attaches the methods and copies the tensors in. Errors: BadInput when the base is another model (both fingerprints).
