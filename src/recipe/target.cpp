@@ -90,69 +90,88 @@ std::string base_directory_of(const AdapterCard& card, const std::string& folder
   }
 }
 
+/// Where a target's model, adapter and head come from, before anything large is read.
+struct Sources {
+  std::string folder;     // of the attune.json that says how the model was built; "" when none does
+  std::string directory;  // of the base checkpoint
+  std::string peft;       // of the PEFT adapter that `name` is; PEFT's files beside ours do not count
+  LoadOptions load;
+};
+
+/// The head that an adapter of ours was trained with.
+void head_of_card(const AdapterCard& card, LoadOptions& load) {
+  load.seed = card.seed;
+  const std::unique_ptr<Task> task = tasks().at(card.task).make(Options());
+  task->restore(card.task_state, {});
+  load.own_head = true;
+  load.head = task->head();
+  load.head.pool = card.pool.empty() ? "auto" : card.pool;
+}
+
+/// PEFT's classifier decides the head when the base checkpoint has none.
+void head_of_peft(const std::string& adapter, const std::string& directory, LoadOptions& load) {
+  const PeftCard card = read_peft_card(adapter);
+  const bool bare = head_of_config(read_json(directory + "/config.json")).kind == HeadKind::None;
+  load.own_head = bare && card.head.labels > 0;
+  if (load.own_head) load.head = card.head;
+}
+
+Sources find_sources(const TargetRequest& request, Target& target) {
+  Sources sources;
+  sources.load.numerics = numerics_of(request.precision);
+  const std::string first = request.adapters.empty() ? "" : strength_of(request.adapters[0]).directory;
+  sources.folder = adapter_folder(request.name);
+  if (!sources.folder.empty()) {
+    target.run = request.name;
+  } else if (!first.empty()) {
+    sources.folder = adapter_folder(first);
+  }
+  if (sources.folder.empty() && file_exists(request.name + "/recipe.yaml"))
+    fail(ErrorCode::NotFound, "{} is a run that has not finished: it has no adapter yet; `attune resume {}` goes on with it",
+         request.name, request.name);
+  if (!sources.folder.empty()) {
+    target.card = read_adapter_card(sources.folder);
+    head_of_card(target.card, sources.load);
+  }
+  if (target.run.empty() && is_peft(request.name)) sources.peft = request.name;
+  if (!target.run.empty()) {
+    sources.directory = base_directory_of(target.card, sources.folder);
+  } else {
+    sources.directory = find_model(sources.peft.empty() ? request.name : read_peft_card(sources.peft).base_model);
+  }
+  const std::string classifier = sources.peft.empty() ? first : sources.peft;
+  if (!sources.load.own_head && !classifier.empty() && is_peft(classifier))
+    head_of_peft(classifier, sources.directory, sources.load);
+  return sources;
+}
+
+/// Loads an adapter of ours or of PEFT into a set.
+void attach_adapter(Target& target, const std::string& set, const std::string& directory) {
+  const std::string ours = adapter_folder(directory);
+  if (ours.empty()) {
+    load_peft(*target.adaptation, target.model(), set, directory);
+    return;
+  }
+  if (target.loaded.fingerprint.empty()) target.loaded.fingerprint = checkpoint_fingerprint(target.base_directory);
+  load_adapter(*target.adaptation, set, ours, target.loaded.fingerprint);
+}
+
 }  // namespace
 
 std::unique_ptr<Target> open_target(const TargetRequest& request) {
   std::unique_ptr<Target> target = std::make_unique<Target>();
   target->methods = methods();
-  std::string folder = adapter_folder(request.name);
-  if (!folder.empty()) {
-    target->run = request.name;
-  } else if (!request.adapters.empty()) {
-    folder = adapter_folder(strength_of(request.adapters[0]).directory);
-  }
-  if (folder.empty() && file_exists(request.name + "/recipe.yaml"))
-    fail(ErrorCode::NotFound, "{} is a run that has not finished: it has no adapter yet; `attune resume {}` goes on with it",
-         request.name, request.name);
-  LoadOptions options;
-  options.numerics = numerics_of(request.precision);
-  if (!folder.empty()) {
-    target->card = read_adapter_card(folder);
-    options.seed = target->card.seed;
-    const std::unique_ptr<Task> task = tasks().at(target->card.task).make(Options());
-    task->restore(target->card.task_state, {});
-    options.own_head = true;
-    options.head = task->head();
-    options.head.pool = target->card.pool.empty() ? "auto" : target->card.pool;
-  }
-  std::string directory = request.name;
-  if (!target->run.empty()) directory = base_directory_of(target->card, folder);
-  const bool ours = !adapter_folder(request.name).empty();  // PEFT's files may stand beside ours: ours are read
-  std::string peft = !ours && is_peft(request.name) ? request.name : "";
-  if (!peft.empty()) {
-    directory = find_model(read_peft_card(peft).base_model);
-  } else if (target->run.empty()) {
-    directory = find_model(request.name);
-    if (!request.adapters.empty() && is_peft(strength_of(request.adapters[0]).directory))
-      peft = strength_of(request.adapters[0]).directory;
-  }
-  if (!peft.empty() && !options.own_head) {
-    // The adapter's own classifier decides the head when the base checkpoint has none.
-    const PeftCard card = read_peft_card(peft);
-    const bool bare = head_of_config(read_json(directory + "/config.json")).kind == HeadKind::None;
-    options.own_head = bare && card.head.labels > 0;
-    if (options.own_head) options.head = card.head;
-  }
-  target->base_directory = directory;
-  target->loaded = load_model(directory, options);
-  if (file_exists(directory + "/tokenizer.json") || file_exists(directory + "/vocab.txt"))
-    target->tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(directory));
-  target->adaptation = std::make_unique<Adaptation>(target->model(), target->methods, options.seed);
-  if (!target->run.empty()) {
-    target->loaded.fingerprint = checkpoint_fingerprint(directory);
-    load_adapter(*target->adaptation, "default", folder, target->loaded.fingerprint);
-  }
-  if (!ours && is_peft(request.name)) load_peft(*target->adaptation, target->model(), "default", request.name);
+  const Sources sources = find_sources(request, *target);
+  target->base_directory = sources.directory;
+  target->loaded = load_model(sources.directory, sources.load);
+  if (file_exists(sources.directory + "/tokenizer.json") || file_exists(sources.directory + "/vocab.txt"))
+    target->tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(sources.directory));
+  target->adaptation = std::make_unique<Adaptation>(target->model(), target->methods, sources.load.seed);
+  if (!target->run.empty() || !sources.peft.empty()) attach_adapter(*target, "default", request.name);
   for (size_t i = 0; i < request.adapters.size(); ++i) {
     const Strength strength = strength_of(request.adapters[i]);
     const std::string set = format("adapter{}", i + 1);
-    const std::string ours = adapter_folder(strength.directory);
-    if (!ours.empty()) {
-      if (target->loaded.fingerprint.empty()) target->loaded.fingerprint = checkpoint_fingerprint(directory);
-      load_adapter(*target->adaptation, set, ours, target->loaded.fingerprint);
-    } else {
-      load_peft(*target->adaptation, target->model(), set, strength.directory);
-    }
+    attach_adapter(*target, set, strength.directory);
     if (strength.factor != 1) target->adaptation->scale(set, strength.factor);
   }
   if (target->tokenizer != nullptr) make_task(*target, request);

@@ -1,10 +1,7 @@
 #pragma once
 // Tiny models, batches and comparisons that the property suites share.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -17,41 +14,13 @@
 #include "methods/registry.h"
 #include "nn/transformer.h"
 #include "tensor/torch.h"
+#include "support/temp_folder.h"
 
 namespace attune::tiny {
 
 using Values = std::map<std::string, Tensor>;
 
-/// A folder of its own, removed at the end.
-class Folder {
- public:
-  Folder() {
-    static std::atomic<int> count{0};
-    path_ = std::filesystem::temp_directory_path() /
-            ("attune-conformance-" + std::to_string(::getpid()) + "-" + std::to_string(count++));
-    std::filesystem::create_directories(path_);
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string file(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
-/// Text of the error that `body` throws; "" and a failed test when it throws none or one of another code.
-template <class Body>
-std::string error_text(ErrorCode code, Body body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    EXPECT_EQ(error_name(error.code()), std::string(error_name(code))) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
+using Folder = TempFolder;
 
 /// A standard normal tensor of a named stream.
 Tensor noise(const std::string& name, const std::vector<int64_t>& shape, double deviation,

@@ -11,8 +11,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/threads.h"
-#include "error_text.h"
-#include "temp_folder.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {

@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "base/random.h"
-#include "temp_folder.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "error_text.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {

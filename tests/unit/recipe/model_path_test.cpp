@@ -2,7 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "temp_folder.h"
+#include "support/temp_folder.h"
+#include "variable.h"
 
 namespace attune {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "recipe/recipe.h"
 #include "recipe/yaml.h"
-#include "temp_folder.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {

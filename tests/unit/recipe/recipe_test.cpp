@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "recipe/yaml.h"
-#include "temp_folder.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "base/file.h"
 #include "io/safetensors.h"
-#include "temp_folder.h"
+#include "support/temp_folder.h"
 #include "tiny_model.h"
 
 namespace attune {

@@ -2,7 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "temp_folder.h"
+#include "support/temp_folder.h"
 #include "tensor/torch.h"
 
 namespace attune {
