@@ -1,5 +1,6 @@
 // BERT: post-norm encoder with learned positions and segments.
-// Reference: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", arXiv 1810.04805.
+// Reference: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", arXiv
+// 1810.04805.
 #include "arch/registry.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -22,20 +23,23 @@ StackSpec bert_stack(const ConfigReader& config) {
   s.padding = config.integer("pad_token_id", 0);
   s.max_positions = config.integer("max_position_embeddings", 512);
   if (s.heads <= 0 || s.hidden % s.heads != 0)
-    fail(ErrorCode::Corrupt, "{}: hidden_size {} is not a multiple of num_attention_heads {}", config.path(), s.hidden,
-         s.heads);
+    fail(ErrorCode::Corrupt, "{}: hidden_size {} is not a multiple of num_attention_heads {}",
+         config.path(), s.hidden, s.heads);
   s.head_size = s.hidden / s.heads;
   const std::string positions = config.text("position_embedding_type", "absolute");
   if (positions != "absolute")
     fail(ErrorCode::Unsupported,
-         "{}: position_embedding_type is \"{}\"; only \"absolute\" is supported (transformers dropped the others too)",
+         "{}: position_embedding_type is \"{}\"; only \"absolute\" is supported (transformers "
+         "dropped the others too)",
          config.path(), positions);
   if (config.boolean("is_decoder", false))
-    fail(ErrorCode::Unsupported, "{}: is_decoder is true; BERT runs as an encoder here", config.path());
+    fail(ErrorCode::Unsupported, "{}: is_decoder is true; BERT runs as an encoder here",
+         config.path());
   return s;
 }
 
-HeadSpec bert_head(const ConfigReader& config, const HeadRequest& request, const std::string& checkpoint_pool) {
+HeadSpec bert_head(const ConfigReader& config, const HeadRequest& request,
+                   const std::string& checkpoint_pool) {
   HeadSpec head;
   head.kind = request.kind;
   head.labels = request.labels;
@@ -44,7 +48,8 @@ HeadSpec bert_head(const ConfigReader& config, const HeadRequest& request, const
   head.token_class = "BertForTokenClassification";
   head.dropout = config.number("classifier_dropout", config.number("hidden_dropout_prob", 0.1));
   head.transform_activation = config.activation("hidden_act", "gelu");
-  if (request.kind == HeadKind::Token || request.kind == HeadKind::Span || request.kind == HeadKind::MaskedLm)
+  if (request.kind == HeadKind::Token || request.kind == HeadKind::Span ||
+      request.kind == HeadKind::MaskedLm)
     return head;
   std::string pool = request.pool;
   if (pool == "auto") pool = checkpoint_pool.empty() ? "pooler" : checkpoint_pool;
@@ -57,9 +62,10 @@ HeadSpec bert_head(const ConfigReader& config, const HeadRequest& request, const
 
 std::vector<NameRule> bert_names(const StackSpec& s, const HeadSpec& head) {
   std::vector<NameRule> names;
-  const std::function<void(std::string, std::string, bool)> rule = [&](std::string site, std::string name, bool bias) {
-    names.push_back({std::move(site), name + ".weight", bias ? name + ".bias" : ""});
-  };
+  const std::function<void(std::string, std::string, bool)> rule =
+      [&](std::string site, std::string name, bool bias) {
+        names.push_back({std::move(site), name + ".weight", bias ? name + ".bias" : ""});
+      };
   rule("enc.embed.tok", "bert.embeddings.word_embeddings", false);
   rule("enc.embed.pos", "bert.embeddings.position_embeddings", false);
   if (s.types > 0) rule("enc.embed.type", "bert.embeddings.token_type_embeddings", false);
@@ -76,7 +82,8 @@ std::vector<NameRule> bert_names(const StackSpec& s, const HeadSpec& head) {
     rule(site + "ffn.norm", name + "output.LayerNorm", true);
   }
   if (head.pooler) rule("head.pool", "bert.pooler.dense", true);
-  if (head.kind == HeadKind::Sequence || head.kind == HeadKind::Token) rule("head.proj", "classifier", true);
+  if (head.kind == HeadKind::Sequence || head.kind == HeadKind::Token)
+    rule("head.proj", "classifier", true);
   if (head.kind == HeadKind::Span) rule("head.proj", "qa_outputs", true);
   if (head.kind == HeadKind::MaskedLm) {
     rule("head.transform", "cls.predictions.transform.dense", true);
@@ -88,7 +95,8 @@ std::vector<NameRule> bert_names(const StackSpec& s, const HeadSpec& head) {
 
 class Bert final : public Architecture {
  public:
-  ModelSpec spec(const ConfigReader& config, const HeadRequest& request, const std::string& pool) const override {
+  ModelSpec spec(const ConfigReader& config, const HeadRequest& request,
+                 const std::string& pool) const override {
     ModelSpec spec;
     spec.stack = bert_stack(config);
     spec.head = bert_head(config, request, pool);
@@ -100,10 +108,18 @@ class Bert final : public Architecture {
   }
 
   Json tiny_config() const override {
-    return Json{{"model_type", "bert"},       {"architectures", {"BertModel"}}, {"vocab_size", 60},
-                {"hidden_size", 16},          {"num_hidden_layers", 2},         {"num_attention_heads", 2},
-                {"intermediate_size", 24},    {"max_position_embeddings", 40},  {"type_vocab_size", 2},
-                {"hidden_act", "gelu"},       {"layer_norm_eps", 1e-12},        {"hidden_dropout_prob", 0.1},
+    return Json{{"model_type", "bert"},
+                {"architectures", {"BertModel"}},
+                {"vocab_size", 60},
+                {"hidden_size", 16},
+                {"num_hidden_layers", 2},
+                {"num_attention_heads", 2},
+                {"intermediate_size", 24},
+                {"max_position_embeddings", 40},
+                {"type_vocab_size", 2},
+                {"hidden_act", "gelu"},
+                {"layer_norm_eps", 1e-12},
+                {"hidden_dropout_prob", 0.1},
                 {"attention_probs_dropout_prob", 0.1}};
   }
 };
@@ -114,8 +130,9 @@ void register_bert(Registry<Architecture>& registry) {
   Entry<Architecture> entry;
   entry.name = "bert";
   entry.summary = "BERT encoders: bert-*, MiniLM, sentence-transformers bodies";
-  entry.reference = "Devlin et al. 2019, \"BERT: Pre-training of Deep Bidirectional Transformers for Language "
-                    "Understanding\", arXiv 1810.04805";
+  entry.reference =
+      "Devlin et al. 2019, \"BERT: Pre-training of Deep Bidirectional Transformers for Language "
+      "Understanding\", arXiv 1810.04805";
   entry.make = [](const Options&) { return std::make_unique<Bert>(); };
   registry.add(std::move(entry));
 }

@@ -14,7 +14,8 @@
 namespace attune {
 
 int64_t label_count(const Json& config) {
-  if (config.contains("num_labels") && config["num_labels"].is_number_integer()) return config["num_labels"].get<int64_t>();
+  if (config.contains("num_labels") && config["num_labels"].is_number_integer())
+    return config["num_labels"].get<int64_t>();
   if (config.contains("id2label") && config["id2label"].is_object() && !config["id2label"].empty())
     return static_cast<int64_t>(config["id2label"].size());
   return 2;
@@ -23,18 +24,23 @@ int64_t label_count(const Json& config) {
 HeadRequest head_of_config(const Json& config) {
   HeadRequest head;
   const std::string name = config.contains("architectures") && config["architectures"].is_array() &&
-                                   !config["architectures"].empty() && config["architectures"][0].is_string()
+                                   !config["architectures"].empty() &&
+                                   config["architectures"][0].is_string()
                                ? config["architectures"][0].get<std::string>()
                                : "";
   if (ends_with(name, "ForSequenceClassification")) head.kind = HeadKind::Sequence;
   if (ends_with(name, "ForTokenClassification")) head.kind = HeadKind::Token;
   if (ends_with(name, "ForQuestionAnswering")) head.kind = HeadKind::Span;
-  if (ends_with(name, "ForMaskedLM") || ends_with(name, "ForPreTraining")) head.kind = HeadKind::MaskedLm;
+  if (ends_with(name, "ForMaskedLM") || ends_with(name, "ForPreTraining"))
+    head.kind = HeadKind::MaskedLm;
   if (head.kind == HeadKind::Span) head.labels = 2;
-  if (head.kind == HeadKind::Sequence) head.pool = "pooler";  // the class's own way, whatever else the folder says
-  if (config.contains("attune_pool") && config["attune_pool"].is_string())  // our own head beside a plain body
+  if (head.kind == HeadKind::Sequence)
+    head.pool = "pooler";  // the class's own way, whatever else the folder says
+  if (config.contains("attune_pool") &&
+      config["attune_pool"].is_string())  // our own head beside a plain body
     head = {HeadKind::Sequence, label_count(config), config["attune_pool"].get<std::string>()};
-  if (head.kind == HeadKind::Sequence || head.kind == HeadKind::Token) head.labels = label_count(config);
+  if (head.kind == HeadKind::Sequence || head.kind == HeadKind::Token)
+    head.labels = label_count(config);
   return head;
 }
 
@@ -54,31 +60,38 @@ std::string checkpoint_pool(const std::string& directory) {
   return "";
 }
 
-std::string checkpoint_fingerprint(const std::string& directory) { return Checkpoint(directory).sha256(); }
+std::string checkpoint_fingerprint(const std::string& directory) {
+  return Checkpoint(directory).sha256();
+}
 
 std::vector<std::string> LoadReport::lines() const {
   std::vector<std::string> result;
   if (!fresh.empty())
     result.push_back(format("newly initialised (not in the checkpoint): {}", join(fresh, ", ")));
   if (!unexpected.empty()) {
-    std::vector<std::string> shown(unexpected.begin(), unexpected.begin() + std::min<size_t>(unexpected.size(), 6));
-    result.push_back(format("in the checkpoint but not used: {} tensor(s): {}{}", unexpected.size(), join(shown, ", "),
-                            unexpected.size() > shown.size() ? ", ..." : ""));
+    std::vector<std::string> shown(unexpected.begin(),
+                                   unexpected.begin() + std::min<size_t>(unexpected.size(), 6));
+    result.push_back(format("in the checkpoint but not used: {} tensor(s): {}{}", unexpected.size(),
+                            join(shown, ", "), unexpected.size() > shown.size() ? ", ..." : ""));
   }
   return result;
 }
 
 namespace {
 
-/// Every spelling under which a tensor may be stored: with and without the family's prefix, old LayerNorm names.
-std::vector<std::string> spellings(const std::string& name, const std::vector<std::string>& prefixes) {
+/// Every spelling under which a tensor may be stored: with and without the family's prefix, old
+/// LayerNorm names.
+std::vector<std::string> spellings(const std::string& name,
+                                   const std::vector<std::string>& prefixes) {
   std::vector<std::string> names{name};
   for (const std::string& prefix : prefixes)
     names.push_back(starts_with(name, prefix) ? name.substr(prefix.size()) : prefix + name);
   const size_t plain = names.size();
   for (size_t i = 0; i < plain; ++i) {
-    if (ends_with(names[i], "LayerNorm.weight")) names.push_back(names[i].substr(0, names[i].size() - 6) + "gamma");
-    if (ends_with(names[i], "LayerNorm.bias")) names.push_back(names[i].substr(0, names[i].size() - 4) + "beta");
+    if (ends_with(names[i], "LayerNorm.weight"))
+      names.push_back(names[i].substr(0, names[i].size() - 6) + "gamma");
+    if (ends_with(names[i], "LayerNorm.bias"))
+      names.push_back(names[i].substr(0, names[i].size() - 4) + "beta");
   }
   return names;
 }
@@ -102,7 +115,9 @@ class Filler {
     for (const NameRule& rule : model_.spec().names) {
       const Site& site = model_.site(rule.site);
       WeightSlot& slot = model_.slot(site);
-      slot.module = ends_with(rule.weight, ".weight") ? rule.weight.substr(0, rule.weight.size() - 7) : rule.weight;
+      slot.module = ends_with(rule.weight, ".weight")
+                        ? rule.weight.substr(0, rule.weight.size() - 7)
+                        : rule.weight;
       slot.weight_name = rule.weight;
       slot.bias_name = rule.bias;
       slot.weight = tensor(site, slot, rule.weight, weight_shape(site), false);
@@ -115,8 +130,8 @@ class Filler {
   }
 
  private:
-  Tensor tensor(const Site& site, WeightSlot& slot, const std::string& name, const std::vector<int64_t>& shape,
-                bool bias) {
+  Tensor tensor(const Site& site, WeightSlot& slot, const std::string& name,
+                const std::vector<int64_t>& shape, bool bias) {
     if (checkpoint_ != nullptr) {
       for (const std::string& spelling : spellings(name, model_.spec().prefixes)) {
         if (!checkpoint_->has(spelling)) continue;
@@ -127,18 +142,24 @@ class Filler {
           return converted(stored, spelling);
         }
         if (site.name == "head.proj") {
-          report_.fresh.push_back(format("{} (the checkpoint's has shape {}, this task needs {})", name, shape_text(stored.sizes().vec()), shape_text(shape)));
+          report_.fresh.push_back(format("{} (the checkpoint's has shape {}, this task needs {})",
+                                         name, shape_text(stored.sizes().vec()),
+                                         shape_text(shape)));
           slot.fresh = true;
           return draw(site, name, shape, bias);
         }
         fail(ErrorCode::Corrupt,
-             "loading {}: tensor {} has shape {}, but config.json makes it {}; the two files do not belong together",
+             "loading {}: tensor {} has shape {}, but config.json makes it {}; the two files do "
+             "not belong together",
              where_, spelling, shape_text(stored.sizes().vec()), shape_text(shape));
       }
-      if (head_file_ != nullptr && head_file_->has(name) && head_file_->tensor(name).sizes().vec() == shape)
+      if (head_file_ != nullptr && head_file_->has(name) &&
+          head_file_->tensor(name).sizes().vec() == shape)
         return converted(head_file_->tensor(name), name);
       if (!starts_with(site.name, "head."))
-        fail(ErrorCode::Corrupt, "loading {}: tensor {} is missing, which config.json asks for ({} layers, hidden size {})",
+        fail(ErrorCode::Corrupt,
+             "loading {}: tensor {} is missing, which config.json asks for ({} layers, hidden size "
+             "{})",
              where_, name, model_.spec().stack.layers, model_.spec().stack.hidden);
       report_.fresh.push_back(name);
     }
@@ -146,16 +167,20 @@ class Filler {
     return draw(site, name, shape, bias);
   }
 
-  static std::string shape_text(const std::vector<int64_t>& shape) { return format("[{}]", fmt::join(shape, ", ")); }
+  static std::string shape_text(const std::vector<int64_t>& shape) {
+    return format("[{}]", fmt::join(shape, ", "));
+  }
 
   Tensor converted(const Tensor& stored, const std::string& name) const {
     if (!stored.is_floating_point())
-      fail(ErrorCode::Corrupt, "loading {}: tensor {} has a dtype that is not floating point; weights are expected",
+      fail(ErrorCode::Corrupt,
+           "loading {}: tensor {} has a dtype that is not floating point; weights are expected",
            where_, name);
     return dense_as(stored, model_.numerics().master());
   }
 
-  Tensor draw(const Site& site, const std::string& name, const std::vector<int64_t>& shape, bool bias) const {
+  Tensor draw(const Site& site, const std::string& name, const std::vector<int64_t>& shape,
+              bool bias) const {
     const at::ScalarType type = model_.numerics().master();
     if (bias || site.weight == WeightKind::Vector) return at::zeros(shape, type);
     if (site.weight == WeightKind::Norm) return at::ones(shape, type);
@@ -188,7 +213,9 @@ class Filler {
 
 std::unique_ptr<Architecture> architecture_of(const Json& config, const std::string& path) {
   if (!config.contains("model_type") || !config["model_type"].is_string())
-    fail(ErrorCode::Corrupt, "{}: the key \"model_type\" is missing; it says which architecture the checkpoint is", path);
+    fail(ErrorCode::Corrupt,
+         "{}: the key \"model_type\" is missing; it says which architecture the checkpoint is",
+         path);
   const std::string type = config["model_type"].get<std::string>();
   const Registry<Architecture> registry = architectures();
   std::vector<std::string> known;
@@ -196,8 +223,9 @@ std::unique_ptr<Architecture> architecture_of(const Json& config, const std::str
     if (entry.name == type) return entry.make(Options());
     known.push_back(entry.name);
   }
-  fail(ErrorCode::Unsupported, "{}: model_type is \"{}\", which is not supported;{} (`attune archs` lists them)", path, type,
-       suggestion(type, known));
+  fail(ErrorCode::Unsupported,
+       "{}: model_type is \"{}\", which is not supported;{} (`attune archs` lists them)", path,
+       type, suggestion(type, known));
 }
 
 }  // namespace
@@ -208,17 +236,23 @@ LoadedModel load_model(const std::string& directory, const LoadOptions& options)
   const std::unique_ptr<Architecture> architecture = architecture_of(config, config_path);
   const Checkpoint checkpoint(directory);
   HeadRequest head = options.own_head ? options.head : head_of_config(config);
-  if (head.kind == HeadKind::None) head.pool = checkpoint.has("pooler.dense.weight") || checkpoint.has("bert.pooler.dense.weight") ? "pooler" : "first";
-  ModelSpec spec = architecture->spec(ConfigReader(config, config_path), head, checkpoint_pool(directory));
+  if (head.kind == HeadKind::None)
+    head.pool = checkpoint.has("pooler.dense.weight") || checkpoint.has("bert.pooler.dense.weight")
+                    ? "pooler"
+                    : "first";
+  ModelSpec spec =
+      architecture->spec(ConfigReader(config, config_path), head, checkpoint_pool(directory));
   LoadedModel loaded;
-  std::unique_ptr<Transformer> model = std::make_unique<Transformer>(std::move(spec), options.numerics, config);
+  std::unique_ptr<Transformer> model =
+      std::make_unique<Transformer>(std::move(spec), options.numerics, config);
   loaded.report = Filler(*model, &checkpoint, directory, options.seed).fill();
   loaded.model = std::move(model);
   loaded.directory = directory;
   return loaded;
 }
 
-std::unique_ptr<Model> init_model(const Json& config, const std::string& config_path, const LoadOptions& options) {
+std::unique_ptr<Model> init_model(const Json& config, const std::string& config_path,
+                                  const LoadOptions& options) {
   const std::unique_ptr<Architecture> architecture = architecture_of(config, config_path);
   HeadRequest head = options.own_head ? options.head : head_of_config(config);
   if (head.kind == HeadKind::None) head.pool = "pooler";
@@ -228,13 +262,15 @@ std::unique_ptr<Model> init_model(const Json& config, const std::string& config_
   return model;
 }
 
-void write_model(const Model& model, const std::string& source, const std::string& directory, const Json& config) {
+void write_model(const Model& model, const std::string& source, const std::string& directory,
+                 const Json& config) {
   std::map<std::string, Tensor> tensors;
   if (!source.empty()) {
     const Checkpoint checkpoint(source);
     for (const std::string& name : checkpoint.names()) tensors[name] = checkpoint.tensor(name);
   }
-  std::map<std::string, Tensor> own_head;  // beside a plain body, when config says that the head is ours
+  std::map<std::string, Tensor>
+      own_head;  // beside a plain body, when config says that the head is ours
   for (const Site& site : model.sites()) {
     if (site.kind != SiteKind::Weight) continue;
     const WeightSlot& slot = model.slot(site);
@@ -243,13 +279,14 @@ void write_model(const Model& model, const std::string& source, const std::strin
     if (slot.weight.defined() && !slot.weight_name.empty()) target[slot.weight_name] = slot.weight;
     if (slot.bias.defined() && !slot.bias_name.empty()) target[slot.bias_name] = slot.bias;
   }
-  if (!own_head.empty()) save_safetensors(directory + "/attune.safetensors", {own_head.begin(), own_head.end()});
+  if (!own_head.empty())
+    save_safetensors(directory + "/attune.safetensors", {own_head.begin(), own_head.end()});
   Json merged = model.config();
   merged.update(config);
   save_checkpoint(directory, {tensors.begin(), tensors.end()});
   write_file_atomic(directory + "/config.json", merged.dump(2) + "\n");
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json",
-                           "added_tokens.json"})
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.txt",
+                           "special_tokens_map.json", "added_tokens.json"})
     if (!source.empty() && file_exists(source + "/" + name))
       write_file_atomic(directory + "/" + name, read_file(source + "/" + name));
 }

@@ -30,18 +30,22 @@ struct LoadedModel {
   std::unique_ptr<Model> model;
   LoadReport report;
   std::string directory;
-  std::string fingerprint;  // SHA-256 over the checkpoint's tensors; empty until asked (checkpoint_fingerprint)
+  std::string fingerprint;  // SHA-256 over the checkpoint's tensors; empty until asked
+                            // (checkpoint_fingerprint)
 };
 
-/// Loads a Hugging Face checkpoint directory: config.json, safetensors (one file or sharded), and what says how to pool.
-/// Float tensors in the master type stay mapped. Errors: NotFound; Corrupt when config.json and the tensors disagree
-/// (names both); Unsupported for an unknown model_type.
+/// Loads a Hugging Face checkpoint directory: config.json, safetensors (one file or sharded), and
+/// what says how to pool. Float tensors in the master type stay mapped. Errors: NotFound; Corrupt
+/// when config.json and the tensors disagree (names both); Unsupported for an unknown model_type.
 LoadedModel load_model(const std::string& directory, const LoadOptions& options);
 
-/// A model of this config with random tensors (normal, the config's initializer_range), keyed by the seed.
-std::unique_ptr<Model> init_model(const Json& config, const std::string& config_path, const LoadOptions& options);
+/// A model of this config with random tensors (normal, the config's initializer_range), keyed by
+/// the seed.
+std::unique_ptr<Model> init_model(const Json& config, const std::string& config_path,
+                                  const LoadOptions& options);
 
-/// How a sentence-transformers checkpoint pools: "first", "mean", "max", or "" when it says nothing.
+/// How a sentence-transformers checkpoint pools: "first", "mean", "max", or "" when it says
+/// nothing.
 std::string checkpoint_pool(const std::string& directory);
 /// The head named by config.json's `architectures`, with its number of labels.
 HeadRequest head_of_config(const Json& config);
@@ -50,8 +54,10 @@ int64_t label_count(const Json& config);
 
 std::string checkpoint_fingerprint(const std::string& directory);
 
-/// Writes the model as a Hugging Face checkpoint: its tensors under their checkpoint names, every tensor of the source
-/// directory that the model does not hold, config.json with `config` merged in, and the tokenizer files.
-void write_model(const Model& model, const std::string& source, const std::string& directory, const Json& config);
+/// Writes the model as a Hugging Face checkpoint: its tensors under their checkpoint names, every
+/// tensor of the source directory that the model does not hold, config.json with `config` merged
+/// in, and the tokenizer files.
+void write_model(const Model& model, const std::string& source, const std::string& directory,
+                 const Json& config);
 
 }  // namespace attune

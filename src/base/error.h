@@ -7,7 +7,8 @@
 
 namespace attune {
 
-/// What kind of failure ended a request. The program maps each code to one exit status (exit_status).
+/// What kind of failure ended a request. The program maps each code to one exit status
+/// (exit_status).
 enum class ErrorCode {
   BadInput,
   NotFound,
@@ -21,8 +22,8 @@ enum class ErrorCode {
   Internal,
 };
 
-/// The one exception type of the library. The text says what was attempted, what was found (file:line:key),
-/// what was expected and what to do.
+/// The one exception type of the library. The text says what was attempted, what was found
+/// (file:line:key), what was expected and what to do.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& text) : std::runtime_error(text), code_(code) {}
@@ -38,8 +39,8 @@ template <class... Args>
   throw Error(code, fmt::format(text, std::forward<Args>(args)...));
 }
 
-/// Exit status of the program for an error: 2 bad input, 3 missing, 4 corrupt, 5 unsupported, 6 out of memory,
-/// 7 input/output, 8 diverged, 9 a proof failed, 10 locked, 70 our own bug.
+/// Exit status of the program for an error: 2 bad input, 3 missing, 4 corrupt, 5 unsupported, 6 out
+/// of memory, 7 input/output, 8 diverged, 9 a proof failed, 10 locked, 70 our own bug.
 int exit_status(ErrorCode code) noexcept;
 /// Short name of a code, as printed before an error's text: "bad input", "not found", ...
 const char* error_name(ErrorCode code) noexcept;

@@ -39,7 +39,8 @@ class Descriptor {
 
 int open_for_reading(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0 && errno == ENOENT) fail(ErrorCode::NotFound, "reading {}: there is no such file", path);
+  if (fd < 0 && errno == ENOENT)
+    fail(ErrorCode::NotFound, "reading {}: there is no such file", path);
   if (fd < 0) fail(ErrorCode::Io, "reading {}: {}", path, std::strerror(errno));
   return fd;
 }
@@ -47,7 +48,8 @@ int open_for_reading(const std::string& path) {
 size_t size_of(int fd, const std::string& path) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) fail(ErrorCode::Io, "reading {}: {}", path, std::strerror(errno));
-  if (S_ISDIR(info.st_mode)) fail(ErrorCode::BadInput, "reading {}: this is a folder; a file is expected", path);
+  if (S_ISDIR(info.st_mode))
+    fail(ErrorCode::BadInput, "reading {}: this is a folder; a file is expected", path);
   return static_cast<size_t>(info.st_size);
 }
 
@@ -101,7 +103,8 @@ void write_all(int fd, const void* data, size_t bytes, const std::string& path) 
 void write_file_atomic(const std::string& path, const std::function<void(const Sink&)>& write) {
   const std::string temporary = path + ".tmp." + std::to_string(::getpid());
   try {
-    const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    const Descriptor file(
+        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
     if (file.get() < 0) fail(ErrorCode::Io, "writing {}: {}", path, std::strerror(errno));
     write([&](const void* data, size_t bytes) { write_all(file.get(), data, bytes, path); });
     if (::fsync(file.get()) != 0) fail(ErrorCode::Io, "writing {}: {}", path, std::strerror(errno));
@@ -141,8 +144,9 @@ FileLock::FileLock(const std::string& path) : path_(path) {
     char holder[32] = {};
     const ssize_t got = ::pread(fd_, holder, sizeof holder - 1, 0);
     ::close(fd_);
-    fail(ErrorCode::Locked, "{} is in use by another attune (process {}); wait for it to end, or stop it", parent(path),
-         got > 0 ? std::string(holder, static_cast<size_t>(got)) : "?");
+    fail(ErrorCode::Locked,
+         "{} is in use by another attune (process {}); wait for it to end, or stop it",
+         parent(path), got > 0 ? std::string(holder, static_cast<size_t>(got)) : "?");
   }
   const std::string self = std::to_string(::getpid());
   if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, self.data(), self.size(), 0) < 0)

@@ -30,8 +30,8 @@ class MappedFile {
 /// Whole content of a file. Throws NotFound, Io.
 std::string read_file(const std::string& path);
 
-/// Writes a file so that it is never seen half done: temporary name in the same folder, fsync, rename, fsync of the
-/// folder. Throws Io (disk full included), leaving the old file in place.
+/// Writes a file so that it is never seen half done: temporary name in the same folder, fsync,
+/// rename, fsync of the folder. Throws Io (disk full included), leaving the old file in place.
 void write_file_atomic(const std::string& path, std::string_view content);
 
 /// The same for content that is produced in pieces: `write(sink)` calls sink(data, bytes).
@@ -44,7 +44,8 @@ void sync_directory(const std::string& path);
 bool file_exists(const std::string& path);
 bool directory_exists(const std::string& path);
 
-/// An exclusive advisory lock on a file, held until destruction. Throws Locked, naming the holder's process id.
+/// An exclusive advisory lock on a file, held until destruction. Throws Locked, naming the holder's
+/// process id.
 class FileLock {
  public:
   explicit FileLock(const std::string& path);

@@ -9,8 +9,8 @@ namespace attune {
 
 enum class LogLevel { Info, Warning };
 
-/// Where messages for the user go. The library never prints by itself: without a sink, messages are dropped.
-/// The program sets a sink that writes to standard error.
+/// Where messages for the user go. The library never prints by itself: without a sink, messages are
+/// dropped. The program sets a sink that writes to standard error.
 using LogSink = std::function<void(LogLevel, const std::string&)>;
 void set_log_sink(LogSink sink);
 void log_message(LogLevel level, const std::string& text);

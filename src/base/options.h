@@ -8,23 +8,27 @@
 namespace attune {
 
 /// One option of a registered thing, declared as data: checks, help, docs and completions read it.
-/// kind: "bool", "int", "number", "string", "choice", "list" (of strings), "numbers", "globs", "map", "any".
-/// fallback: the default as YAML text ("8", "auto", "[]"); "required" when there is none.
-/// A value equal to the fallback is always accepted, so a number may have the fallback "auto".
-/// range: "" (any), "a|b|c" for a choice, or interval notation "[0, 1)", "[1, inf)", "(0, inf)" for numbers.
+/// kind: "bool", "int", "number", "string", "choice", "list" (of strings), "numbers", "globs",
+/// "map", "any". fallback: the default as YAML text ("8", "auto", "[]"); "required" when there is
+/// none. A value equal to the fallback is always accepted, so a number may have the fallback
+/// "auto". range: "" (any), "a|b|c" for a choice, or interval notation "[0, 1)", "[1, inf)", "(0,
+/// inf)" for numbers.
 struct Option {
   std::string name, kind, fallback, range, help;
 };
 
-/// A checked view of one mapping: only declared keys, of the declared kinds and ranges, defaults filled in.
+/// A checked view of one mapping: only declared keys, of the declared kinds and ranges, defaults
+/// filled in.
 class Options {
  public:
   Options() = default;
-  /// Checks `given` (a map, or null for all defaults) against the declaration. `path` leads every message:
-  /// `recipe.yaml:7:12: methods[0].lora.rnak: unknown key; did you mean "rank"?`. Throws BadInput.
+  /// Checks `given` (a map, or null for all defaults) against the declaration. `path` leads every
+  /// message: `recipe.yaml:7:12: methods[0].lora.rnak: unknown key; did you mean "rank"?`. Throws
+  /// BadInput.
   Options(const std::vector<Option>& declared, const Node& given, std::string path);
 
-  /// T: bool, int, int64_t, double, std::string, std::vector<std::string>, std::vector<double>, Node.
+  /// T: bool, int, int64_t, double, std::string, std::vector<std::string>, std::vector<double>,
+  /// Node.
   template <class T>
   T get(std::string_view key) const;
   bool given(std::string_view key) const;  // stated by the user, not a default

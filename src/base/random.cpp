@@ -48,7 +48,8 @@ double Stream64::uniform(uint64_t index) const {
 
 double Stream64::normal(uint64_t index) const {
   const auto words = block(key_, index);
-  const double u = (static_cast<double>((uint64_t{words[1]} << 21) ^ (words[0] >> 11)) + 0.5) * 0x1.0p-53;
+  const double u =
+      (static_cast<double>((uint64_t{words[1]} << 21) ^ (words[0] >> 11)) + 0.5) * 0x1.0p-53;
   const double v = static_cast<double>((uint64_t{words[3]} << 21) ^ (words[2] >> 11)) * 0x1.0p-53;
   return std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * M_PI * v);
 }

@@ -15,8 +15,8 @@ uint64_t mix(uint64_t a, uint64_t b);
 /// Key of a name (FNV-1a, then mixed).
 uint64_t name_key(std::string_view name);
 
-/// A named random stream: a pure function of its key and an index, so order and threads never matter.
-/// All randomness of the engine goes through streams made from (seed, purpose, ...).
+/// A named random stream: a pure function of its key and an index, so order and threads never
+/// matter. All randomness of the engine goes through streams made from (seed, purpose, ...).
 class Stream64 {
  public:
   explicit Stream64(uint64_t key) : key_(key) {}

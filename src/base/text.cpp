@@ -33,12 +33,17 @@ std::string_view trim(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
 }
 
-bool starts_with(std::string_view text, std::string_view prefix) { return text.starts_with(prefix); }
-bool ends_with(std::string_view text, std::string_view suffix) { return text.ends_with(suffix); }
+bool starts_with(std::string_view text, std::string_view prefix) {
+  return text.starts_with(prefix);
+}
+bool ends_with(std::string_view text, std::string_view suffix) {
+  return text.ends_with(suffix);
+}
 
 namespace {
 
-/// Matches one `[...]` set at the start of `pattern`; `used` gets its length, 0 when it is not closed.
+/// Matches one `[...]` set at the start of `pattern`; `used` gets its length, 0 when it is not
+/// closed.
 bool in_set(std::string_view pattern, char c, size_t& used) {
   const size_t close = pattern.find(']', 1);
   used = close == std::string_view::npos ? 0 : close + 1;
@@ -65,10 +70,12 @@ bool match_plain(std::string_view pattern, std::string_view text) {
     if (p < pattern.size() && pattern[p] == '*') {
       star = p++;
       retry = t;
-    } else if (p < pattern.size() && pattern[p] == '[' && in_set(pattern.substr(p), text[t], used)) {
+    } else if (p < pattern.size() && pattern[p] == '[' &&
+               in_set(pattern.substr(p), text[t], used)) {
       p += used;
       ++t;
-    } else if (p < pattern.size() && (pattern[p] == '?' || (pattern[p] == text[t] && pattern[p] != '['))) {
+    } else if (p < pattern.size() &&
+               (pattern[p] == '?' || (pattern[p] == text[t] && pattern[p] != '['))) {
       ++p;
       ++t;
     } else if (star != std::string_view::npos) {
@@ -114,7 +121,9 @@ bool glob_match(std::string_view pattern, std::string_view text) {
   const size_t close = open == std::string_view::npos ? open : closing_brace(pattern, open);
   if (close == std::string_view::npos) return match_plain(pattern, text);
   for (const std::string& part : alternatives(pattern.substr(open + 1, close - open - 1)))
-    if (glob_match(std::string(pattern.substr(0, open)) + part + std::string(pattern.substr(close + 1)), text))
+    if (glob_match(
+            std::string(pattern.substr(0, open)) + part + std::string(pattern.substr(close + 1)),
+            text))
       return true;
   return false;
 }
@@ -133,9 +142,11 @@ int edit_distance(std::string_view a, std::string_view b) {
   return d[a.size()][b.size()];
 }
 
-std::vector<std::string> nearest(std::string_view name, const std::vector<std::string>& candidates, size_t count) {
+std::vector<std::string> nearest(std::string_view name, const std::vector<std::string>& candidates,
+                                 size_t count) {
   std::vector<std::pair<int, std::string>> ranked;
-  for (const std::string& candidate : candidates) ranked.emplace_back(edit_distance(name, candidate), candidate);
+  for (const std::string& candidate : candidates)
+    ranked.emplace_back(edit_distance(name, candidate), candidate);
   std::stable_sort(ranked.begin(), ranked.end(),
                    [](const std::pair<int, std::string>& x, const std::pair<int, std::string>& y) {
                      return x.first < y.first;
@@ -154,7 +165,8 @@ std::string suggestion(std::string_view name, const std::vector<std::string>& ca
 }
 
 namespace {
-/// Length of the valid sequence at the start of `s`, 0 when it is invalid (overlong, surrogate, out of range, cut).
+/// Length of the valid sequence at the start of `s`, 0 when it is invalid (overlong, surrogate, out
+/// of range, cut).
 size_t sequence_length(std::string_view s) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(s[i]); };
   const auto tail = [&](size_t i) { return i < s.size() && (byte(i) & 0xC0) == 0x80; };
@@ -189,7 +201,8 @@ std::optional<size_t> invalid_utf8(std::string_view text) {
 }
 
 int64_t code_points(std::string_view text) {
-  return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
 }
 
 std::string with_thousands(int64_t value) {

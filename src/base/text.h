@@ -17,7 +17,8 @@ std::string_view trim(std::string_view text);
 bool starts_with(std::string_view text, std::string_view prefix);
 bool ends_with(std::string_view text, std::string_view suffix);
 
-/// Shell-style match of the whole of `text`: `*` matches any run (dots included), `?` one character,
+/// Shell-style match of the whole of `text`: `*` matches any run (dots included), `?` one
+/// character,
 /// `[abc]` and `[0-5]` one of a set, `{a,b}` alternatives.
 bool glob_match(std::string_view pattern, std::string_view text);
 

@@ -40,8 +40,10 @@ int available_threads() {
   return std::max(1, count);
 }
 
-void parallel_for(int64_t count, int64_t grain, int threads, const std::function<void(int64_t, int64_t)>& body) {
-  const int64_t pieces = std::min<int64_t>(threads, std::max<int64_t>(1, count / std::max<int64_t>(1, grain)));
+void parallel_for(int64_t count, int64_t grain, int threads,
+                  const std::function<void(int64_t, int64_t)>& body) {
+  const int64_t pieces =
+      std::min<int64_t>(threads, std::max<int64_t>(1, count / std::max<int64_t>(1, grain)));
   if (pieces <= 1) {
     if (count > 0) body(0, count);
     return;

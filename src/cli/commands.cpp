@@ -8,26 +8,29 @@ namespace {
 const FlagSpec kOutput = {"-o,--output", "string", "directory or file to write", ""};
 
 CommandSpec train_command() {
-  return {"train",
-          "fine-tune a model as a recipe says, or as flags say",
-          {{"RECIPE", "recipe file (YAML or JSON)", false}},
-          {{"--set", "list", "override one value: path=value, such as methods.0.lora.rank=16", ""},
-           {"--overwrite", "bool", "replace the run that is in the output directory", ""},
-           {"--model", "string", "directory or name of the pretrained model", ""},
-           {"--task", "string", "what is learned; see attune tasks", ""},
-           {"--train", "list", "file to train on", ""},
-           {"--eval", "list", "file to evaluate on, or a share of the training rows such as 10%", ""},
-           {"--method", "list", "tuning method, or {lora: {rank: 8}}; none: full fine-tuning", ""},
-           {"--output", "string", "run directory", ""},
-           {"--columns", "string", "roles of columns: text=description,label=section", ""},
-           {"--epochs", "number", "passes over the training rows", ""},
-           {"--lr", "number", "peak learning rate", ""},
-           {"--batch-size", "int", "examples a micro-batch", ""},
-           {"--batch-tokens", "int", "packed rows a micro-batch", ""},
-           {"--max-length", "int", "longest text in tokens", ""}},
-          {"attune train examples/recipes/sections-bitfit.yaml --epochs 1 --set train.batch_size=16",
-           "attune train --model cache/models/all-MiniLM-L6-v2 --task classify --train cache/sections/train-8000.jsonl "
-           "--eval 10% --columns text=description,label=section --method lora --epochs 1 --output runs/first"}};
+  return {
+      "train",
+      "fine-tune a model as a recipe says, or as flags say",
+      {{"RECIPE", "recipe file (YAML or JSON)", false}},
+      {{"--set", "list", "override one value: path=value, such as methods.0.lora.rank=16", ""},
+       {"--overwrite", "bool", "replace the run that is in the output directory", ""},
+       {"--model", "string", "directory or name of the pretrained model", ""},
+       {"--task", "string", "what is learned; see attune tasks", ""},
+       {"--train", "list", "file to train on", ""},
+       {"--eval", "list", "file to evaluate on, or a share of the training rows such as 10%", ""},
+       {"--method", "list", "tuning method, or {lora: {rank: 8}}; none: full fine-tuning", ""},
+       {"--output", "string", "run directory", ""},
+       {"--columns", "string", "roles of columns: text=description,label=section", ""},
+       {"--epochs", "number", "passes over the training rows", ""},
+       {"--lr", "number", "peak learning rate", ""},
+       {"--batch-size", "int", "examples a micro-batch", ""},
+       {"--batch-tokens", "int", "packed rows a micro-batch", ""},
+       {"--max-length", "int", "longest text in tokens", ""}},
+      {"attune train examples/recipes/sections-bitfit.yaml --epochs 1 --set train.batch_size=16",
+       "attune train --model cache/models/all-MiniLM-L6-v2 --task classify --train "
+       "cache/sections/train-8000.jsonl "
+       "--eval 10% --columns text=description,label=section --method lora --epochs 1 --output "
+       "runs/first"}};
 }
 
 CommandSpec eval_command() {
@@ -39,20 +42,23 @@ CommandSpec eval_command() {
            {"--columns", "string", "roles of columns: text=description,label=section", ""},
            {"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
           {"attune eval runs/quickstart --data cache/sections/eval-2000.jsonl",
-           "attune eval cache/models/all-MiniLM-L6-v2 --adapter runs/quickstart/adapter --task classify "
+           "attune eval cache/models/all-MiniLM-L6-v2 --adapter runs/quickstart/adapter --task "
+           "classify "
            "--data cache/sections/eval-2000.jsonl --json"}};
 }
 
 CommandSpec predict_command() {
   return {"predict",
           "one JSON line for each input: label and scores, tagged spans, answers",
-          {{"TARGET", "run, checkpoint or model directory", true}, {"DATA", "file of inputs, as --data; -: standard input", false}},
+          {{"TARGET", "run, checkpoint or model directory", true},
+           {"DATA", "file of inputs, as --data; -: standard input", false}},
           {{"--data", "string", "file of inputs; -: standard input", ""},
            {"--text", "list", "one input as text", ""},
            {"--output", "string", "file for the lines instead of standard output", ""},
            {"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
           {"attune predict runs/quickstart --text \"a first text\" --text \"a second text\"",
-           "attune predict runs/quickstart --data cache/sections/eval-2000.jsonl --output runs/predictions.jsonl"}};
+           "attune predict runs/quickstart --data cache/sections/eval-2000.jsonl --output "
+           "runs/predictions.jsonl"}};
 }
 
 CommandSpec forward_command() {
@@ -65,8 +71,10 @@ CommandSpec forward_command() {
            {"--precision", "string", "fp32, bf16 or fp64", "fp32"},
            {"--grad", "bool", "losses and gradients for lines with labels", ""},
            {"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
-          {"attune forward runs/quickstart --input examples/inputs.jsonl --want logits,final -o runs/out.safetensors",
-           "attune forward cache/models/all-MiniLM-L6-v2 --input examples/inputs.jsonl --want 'enc.*.resid.out' --precision fp64 "
+          {"attune forward runs/quickstart --input examples/inputs.jsonl --want logits,final -o "
+           "runs/out.safetensors",
+           "attune forward cache/models/all-MiniLM-L6-v2 --input examples/inputs.jsonl --want "
+           "'enc.*.resid.out' --precision fp64 "
            "-o runs/out.safetensors"}};
 }
 
@@ -74,60 +82,69 @@ CommandSpec tokenize_command() {
   return {"tokenize",
           "one JSON line for each input: ids, tokens, offsets",
           {{"TARGET", "run or model directory", true}},
-          {{"--data", "string", "file of inputs; -: standard input", ""}, {"--text", "list", "one input as text", ""}},
+          {{"--data", "string", "file of inputs; -: standard input", ""},
+           {"--text", "list", "one input as text", ""}},
           {"attune tokenize cache/models/all-MiniLM-L6-v2 --text \"Fine-tuning, natively.\"",
            "attune tokenize runs/quickstart --data examples/texts.jsonl"}};
 }
 
 std::vector<CommandSpec> checkpoint_commands() {
-  return {{"init",
-           "a randomly initialised checkpoint of an architecture",
-           {{"CONFIG", "config.json, or the directory that holds it", true}},
-           {kOutput, {"--overwrite", "bool", "write into a directory that exists", ""}},
-           {"attune init cache/models/all-MiniLM-L6-v2/config.json -o runs/fresh",
-            "attune init cache/models/all-MiniLM-L6-v2 -o runs/fresh --seed 7 --overwrite"}},
-          {"check",
-           "what would go wrong with a recipe, before it does; trains nothing",
-           {{"RECIPE", "recipe file (YAML or JSON)", true}},
-           {{"--set", "list", "override one value: path=value", ""}},
-           {"attune check examples/recipes/sections-lora.yaml",
-            "attune check examples/recipes/sections-lora.yaml --set train.batch_tokens=4096 --json"}},
-          {"inspect",
-           "architecture, sites, tensors, sizes, what is edited",
-           {{"TARGET", "run, model or adapter directory", true}, {"GLOB", "only sites that match, such as '*.self.[qv]'", false}},
-           {{"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
-           {"attune inspect cache/models/all-MiniLM-L6-v2", "attune inspect runs/quickstart '*.self.[qv]'"}},
-          {"merge",
-           "a plain Hugging Face checkpoint with the edits folded in",
-           {{"TARGET", "run or adapter directory", true}},
-           {kOutput, {"--overwrite", "bool", "write into a directory that exists", ""}},
-           {"attune merge runs/quickstart -o runs/merged", "attune merge runs/quickstart -o runs/merged --overwrite"}},
-          {"export",
-           "write a run for other tools, read back and compared before success is reported",
-           {{"TARGET", "run or adapter directory", true}},
-           {{"--to", "string", "peft or hf", ""},
-            kOutput,
-            {"--overwrite", "bool", "write into a directory that exists", ""}},
-           {"attune export runs/quickstart --to peft -o runs/quickstart-peft",
-            "attune export runs/quickstart --to hf -o runs/quickstart-hf"}}};
+  return {
+      {"init",
+       "a randomly initialised checkpoint of an architecture",
+       {{"CONFIG", "config.json, or the directory that holds it", true}},
+       {kOutput, {"--overwrite", "bool", "write into a directory that exists", ""}},
+       {"attune init cache/models/all-MiniLM-L6-v2/config.json -o runs/fresh",
+        "attune init cache/models/all-MiniLM-L6-v2 -o runs/fresh --seed 7 --overwrite"}},
+      {"check",
+       "what would go wrong with a recipe, before it does; trains nothing",
+       {{"RECIPE", "recipe file (YAML or JSON)", true}},
+       {{"--set", "list", "override one value: path=value", ""}},
+       {"attune check examples/recipes/sections-lora.yaml",
+        "attune check examples/recipes/sections-lora.yaml --set train.batch_tokens=4096 --json"}},
+      {"inspect",
+       "architecture, sites, tensors, sizes, what is edited",
+       {{"TARGET", "run, model or adapter directory", true},
+        {"GLOB", "only sites that match, such as '*.self.[qv]'", false}},
+       {{"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
+       {"attune inspect cache/models/all-MiniLM-L6-v2",
+        "attune inspect runs/quickstart '*.self.[qv]'"}},
+      {"merge",
+       "a plain Hugging Face checkpoint with the edits folded in",
+       {{"TARGET", "run or adapter directory", true}},
+       {kOutput, {"--overwrite", "bool", "write into a directory that exists", ""}},
+       {"attune merge runs/quickstart -o runs/merged",
+        "attune merge runs/quickstart -o runs/merged --overwrite"}},
+      {"export",
+       "write a run for other tools, read back and compared before success is reported",
+       {{"TARGET", "run or adapter directory", true}},
+       {{"--to", "string", "peft or hf", ""},
+        kOutput,
+        {"--overwrite", "bool", "write into a directory that exists", ""}},
+       {"attune export runs/quickstart --to peft -o runs/quickstart-peft",
+        "attune export runs/quickstart --to hf -o runs/quickstart-hf"}}};
 }
 
 CommandSpec listing(const std::string& name, const std::string& what, const std::string& example) {
-  return {name, what, {{"NAME", "one of them, with its options and reference", false}}, {},
+  return {name,
+          what,
+          {{"NAME", "one of them, with its options and reference", false}},
+          {},
           {"attune " + name, "attune " + name + " " + example}};
 }
 
 std::vector<CommandSpec> all_commands() {
-  std::vector<CommandSpec> result = {train_command(),
-                                     {"resume",
-                                      "go on with a run from its newest complete checkpoint",
-                                      {{"RUN", "run directory", true}},
-                                      {},
-                                      {"attune resume runs/quickstart", "attune resume runs/quickstart --json"}},
-                                     eval_command(),
-                                     predict_command(),
-                                     forward_command(),
-                                     tokenize_command()};
+  std::vector<CommandSpec> result = {
+      train_command(),
+      {"resume",
+       "go on with a run from its newest complete checkpoint",
+       {{"RUN", "run directory", true}},
+       {},
+       {"attune resume runs/quickstart", "attune resume runs/quickstart --json"}},
+      eval_command(),
+      predict_command(),
+      forward_command(),
+      tokenize_command()};
   for (const CommandSpec& command : checkpoint_commands()) result.push_back(command);
   result.push_back(listing("methods", "tuning methods", "lora"));
   result.push_back(listing("archs", "architectures", "bert"));
@@ -159,6 +176,8 @@ const std::vector<FlagSpec>& common_flags() {
   return kFlags;
 }
 
-const char* program_version() { return ATTUNE_VERSION; }
+const char* program_version() {
+  return ATTUNE_VERSION;
+}
 
 }  // namespace attune

@@ -6,8 +6,9 @@
 
 namespace attune {
 
-/// One flag of a command. kind: "string", "int", "number", "bool", "list" (repeatable). Its value is in the request's
-/// arguments under the long name with "_" for "-": "--max-length 128" is {"max_length": 128}.
+/// One flag of a command. kind: "string", "int", "number", "bool", "list" (repeatable). Its value
+/// is in the request's arguments under the long name with "_" for "-": "--max-length 128" is
+/// {"max_length": 128}.
 struct FlagSpec {
   std::string name;  // "--output", or with a short form "-o,--output"
   std::string kind;
@@ -40,7 +41,8 @@ const std::vector<FlagSpec>& common_flags();
 struct ParsedCommand {
   enum class Kind { Run, Print, Refuse } kind = Kind::Run;
   Json request;      // Run: {"command": "train", "args": {...}} with every argument of the command
-  std::string text;  // Print: help or version, for standard output; Refuse: what is wrong, for standard error
+  std::string text;  // Print: help or version, for standard output; Refuse: what is wrong, for
+                     // standard error
   int status = 0;    // Refuse: 2
 };
 

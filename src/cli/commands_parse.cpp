@@ -17,7 +17,8 @@ namespace {
 std::string argument_name(const std::string& name) {
   std::string text = name.substr(name.rfind(',') == std::string::npos ? 0 : name.rfind(',') + 1);
   text = text.substr(std::min(text.find_first_not_of('-'), text.size()));
-  for (char& c : text) c = c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (char& c : text)
+    c = c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return text;
 }
 
@@ -52,8 +53,10 @@ struct Slot {
   /// What is wrong with the value; "" when nothing is.
   std::string problem() const {
     if (option->count() == 0) return "";
-    if (kind == "int" && !read_number<int64_t>(text)) return format("expected a whole number, found \"{}\"", text);
-    if (kind == "number" && !read_number<double>(text)) return format("expected a number, found \"{}\"", text);
+    if (kind == "int" && !read_number<int64_t>(text))
+      return format("expected a whole number, found \"{}\"", text);
+    if (kind == "number" && !read_number<double>(text))
+      return format("expected a number, found \"{}\"", text);
     return "";
   }
 };
@@ -61,7 +64,8 @@ struct Slot {
 /// The parser of one command; slots do not move once they are bound.
 class CommandParser {
  public:
-  CommandParser(CLI::App& app, const CommandSpec& spec) : spec_(spec), app_(app.add_subcommand(spec.name, spec.summary)) {
+  CommandParser(CLI::App& app, const CommandSpec& spec)
+      : spec_(spec), app_(app.add_subcommand(spec.name, spec.summary)) {
     app_->allow_extras();
     for (const PositionalSpec& positional : spec.positionals) add_positional(positional);
     for (const FlagSpec& flag : spec.flags) add_flag(flag, "Options");
@@ -71,11 +75,13 @@ class CommandParser {
 
   std::string help() const { return app_->help("attune"); }
 
-  /// What is wrong beyond the values' kinds: unknown flags, too many or missing arguments. "" when nothing is.
+  /// What is wrong beyond the values' kinds: unknown flags, too many or missing arguments. "" when
+  /// nothing is.
   std::string problem() const {
     for (const std::string& extra : app_->remaining()) {
       if (extra.size() > 1 && extra.front() == '-')
-        return format("unknown flag \"{}\";{}", extra, suggestion(extra.substr(0, extra.find('=')), flag_names()));
+        return format("unknown flag \"{}\";{}", extra,
+                      suggestion(extra.substr(0, extra.find('=')), flag_names()));
       return format("\"{}\" is one argument too many; see attune {} --help", extra, spec_.name);
     }
     for (size_t i = 0; i < spec_.positionals.size(); ++i)
@@ -84,17 +90,22 @@ class CommandParser {
     for (const Slot& slot : slots_) {
       const std::string what = slot.problem();
       for (const Slot& other : slots_)
-        if (&other != &slot && other.name == slot.name && other.option->count() > 0 && slot.option->count() > 0)
-          return format("{} and {} are both given; give one", slot.option->get_name(), other.option->get_name());
-      if (!what.empty()) return format("{}: {}; see attune {} --help", slot.option->get_name(), what, spec_.name);
+        if (&other != &slot && other.name == slot.name && other.option->count() > 0 &&
+            slot.option->count() > 0)
+          return format("{} and {} are both given; give one", slot.option->get_name(),
+                        other.option->get_name());
+      if (!what.empty())
+        return format("{}: {}; see attune {} --help", slot.option->get_name(), what, spec_.name);
     }
     return "";
   }
 
   Json request() const {
     Json arguments = Json::object();
-    for (const Slot& slot : slots_)  // a positional argument and a flag may be two ways to say the same
-      if (!arguments.contains(slot.name) || arguments[slot.name].is_null()) arguments[slot.name] = slot.value();
+    for (const Slot& slot :
+         slots_)  // a positional argument and a flag may be two ways to say the same
+      if (!arguments.contains(slot.name) || arguments[slot.name].is_null())
+        arguments[slot.name] = slot.value();
     return {{"command", spec_.name}, {"args", arguments}};
   }
 
@@ -113,12 +124,16 @@ class CommandParser {
     slot.name = argument_name(flag.name);
     slot.kind = flag.kind;
     slot.fallback = flag.fallback;
-    const std::string help = flag.fallback.empty() ? flag.help : format("{} (default {})", flag.help, flag.fallback);
+    const std::string help =
+        flag.fallback.empty() ? flag.help : format("{} (default {})", flag.help, flag.fallback);
     if (flag.kind == "bool") {
       slot.option = app_->add_flag(flag.name, slot.flag, help);
     } else if (flag.kind == "list") {
       // One value a flag, taken as it is: what follows is the next flag or a positional argument.
-      slot.option = app_->add_option(flag.name, slot.texts, help)->expected(1)->take_all()->allow_extra_args(false);
+      slot.option = app_->add_option(flag.name, slot.texts, help)
+                        ->expected(1)
+                        ->take_all()
+                        ->allow_extra_args(false);
       slot.option->type_name("TEXT (repeatable)");
     } else {
       slot.option = app_->add_option(flag.name, slot.text, help);
@@ -141,9 +156,14 @@ class CommandParser {
 };
 
 std::string program_help() {
-  std::string text = "attune: fine-tune pretrained transformers\n\nUsage: attune COMMAND [ARGUMENTS]\n\nCommands:\n";
-  for (const CommandSpec& command : commands()) text += format("  {:<12}{}\n", command.name, command.summary);
-  text += "\nattune COMMAND --help tells more, with examples; attune --version the version.\n\nExamples:\n";
+  std::string text =
+      "attune: fine-tune pretrained transformers\n\nUsage: attune COMMAND "
+      "[ARGUMENTS]\n\nCommands:\n";
+  for (const CommandSpec& command : commands())
+    text += format("  {:<12}{}\n", command.name, command.summary);
+  text +=
+      "\nattune COMMAND --help tells more, with examples; attune --version the "
+      "version.\n\nExamples:\n";
   return text + "  " + commands().front().examples.front() + "\n  attune doctor\n";
 }
 

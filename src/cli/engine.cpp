@@ -22,21 +22,22 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
-    {"train", run_train},           {"resume", run_resume},     {"eval", run_eval},
-    {"predict", run_predict},       {"forward", run_forward},   {"tokenize", run_tokenize},
-    {"init", run_init},             {"check", run_check},       {"inspect", run_inspect},
-    {"merge", run_merge},           {"export", run_export},     {"methods", run_methods},
-    {"archs", run_archs},           {"tasks", run_tasks},       {"objectives", run_objectives},
-    {"policies", run_policies},     {"metrics", run_metrics},   {"doctor", run_doctor},
+    {"train", run_train},       {"resume", run_resume},   {"eval", run_eval},
+    {"predict", run_predict},   {"forward", run_forward}, {"tokenize", run_tokenize},
+    {"init", run_init},         {"check", run_check},     {"inspect", run_inspect},
+    {"merge", run_merge},       {"export", run_export},   {"methods", run_methods},
+    {"archs", run_archs},       {"tasks", run_tasks},     {"objectives", run_objectives},
+    {"policies", run_policies}, {"metrics", run_metrics}, {"doctor", run_doctor},
 };
 
 void set_up_log(bool quiet) {
-  // On a terminal a progress line may stand at the cursor; it is cleared before a message takes its place.
+  // On a terminal a progress line may stand at the cursor; it is cleared before a message takes its
+  // place.
   const bool terminal = ::isatty(STDERR_FILENO) == 1;
   set_log_sink([terminal, quiet](LogLevel level, const std::string& text) {
     if (quiet && level == LogLevel::Info) return;
-    std::fprintf(stderr, "%s%s%s\n", terminal ? "\r\033[K" : "", level == LogLevel::Warning ? "warning: " : "",
-                 text.c_str());
+    std::fprintf(stderr, "%s%s%s\n", terminal ? "\r\033[K" : "",
+                 level == LogLevel::Warning ? "warning: " : "", text.c_str());
   });
 }
 
@@ -48,7 +49,8 @@ int report(const std::string& command, const char* kind, const std::string& text
 
 int out_of_memory(const std::string& command) {
   return report(command, error_name(ErrorCode::OutOfMemory),
-                "the memory of this machine is used up; lower train.batch_tokens (or train.batch_size), data.max_length, "
+                "the memory of this machine is used up; lower train.batch_tokens (or "
+                "train.batch_size), data.max_length, "
                 "or take train.precision: bf16",
                 exit_status(ErrorCode::OutOfMemory));
 }
@@ -63,8 +65,10 @@ bool is_allocation_failure(const std::string& text) {
 int dispatch(const std::string& command, const Json& args) {
   for (const Command& known : kCommands)
     if (command == known.name) return known.run(args);
-  fail(ErrorCode::Internal, "the engine does not know the command \"{}\"; front end and engine are of different versions",
-       command);
+  fail(
+      ErrorCode::Internal,
+      "the engine does not know the command \"{}\"; front end and engine are of different versions",
+      command);
 }
 
 int run_request(const char* request_text) {
@@ -76,7 +80,8 @@ int run_request(const char* request_text) {
     set_up_log(args.value("quiet", false));
     return dispatch(command, args);
   } catch (const Error& error) {
-    if (error.code() == ErrorCode::OutOfMemory && std::string(error.what()).empty()) return out_of_memory(command);
+    if (error.code() == ErrorCode::OutOfMemory && std::string(error.what()).empty())
+      return out_of_memory(command);
     return report(command, error_name(error.code()), error.what(), exit_status(error.code()));
   } catch (const std::bad_alloc&) {
     return out_of_memory(command);
@@ -92,7 +97,8 @@ int run_request(const char* request_text) {
 
 }  // namespace attune
 
-/// Runs {"command": "train", "args": {...}} and returns the exit status. Nothing is thrown across this border.
+/// Runs {"command": "train", "args": {...}} and returns the exit status. Nothing is thrown across
+/// this border.
 extern "C" __attribute__((visibility("default"))) int attune_run(const char* request_json) {
   try {
     const int status = attune::run_request(request_json);

@@ -3,8 +3,9 @@
 
 namespace attune {
 
-/// What the engine does for each command of the front end: `args` holds every argument of the command's declaration
-/// (commands.cpp), null where it was not given. Each returns the exit status; errors are thrown.
+/// What the engine does for each command of the front end: `args` holds every argument of the
+/// command's declaration (commands.cpp), null where it was not given. Each returns the exit status;
+/// errors are thrown.
 
 int run_train(const Json& args);
 int run_resume(const Json& args);

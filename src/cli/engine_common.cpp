@@ -38,13 +38,18 @@ std::string needed_arg(const Json& args, const char* name, const char* flag) {
 
 std::string output_directory(const Json& args) {
   const std::string output = needed_arg(args, "output", "-o DIR");
-  if (file_exists(output)) fail(ErrorCode::BadInput, "the output {} is a file; give a directory with -o", output);
+  if (file_exists(output))
+    fail(ErrorCode::BadInput, "the output {} is a file; give a directory with -o", output);
   if (!directory_exists(output) || std::filesystem::is_empty(output)) return output;
   if (!flag_arg(args, "overwrite"))
-    fail(ErrorCode::BadInput, "the output directory {} exists already; give another with -o, or --overwrite", output);
+    fail(ErrorCode::BadInput,
+         "the output directory {} exists already; give another with -o, or --overwrite", output);
   if (!file_exists(output + "/config.json") && !file_exists(output + "/adapter_config.json"))
-    fail(ErrorCode::BadInput, "--overwrite: {} holds neither a checkpoint nor an adapter, so it is left alone; give another "
-         "directory with -o", output);
+    fail(ErrorCode::BadInput,
+         "--overwrite: {} holds neither a checkpoint nor an adapter, so it is left alone; give "
+         "another "
+         "directory with -o",
+         output);
   return output;
 }
 
@@ -61,7 +66,8 @@ std::map<std::string, std::string> columns_of(const std::string& text) {
   for (const std::string& part : split(text, ',')) {
     const size_t equals = part.find('=');
     if (equals == std::string::npos)
-      fail(ErrorCode::BadInput, "--columns {}: expected role=column, as in text=description,label=section", text);
+      fail(ErrorCode::BadInput,
+           "--columns {}: expected role=column, as in text=description,label=section", text);
     columns[part.substr(0, equals)] = part.substr(equals + 1);
   }
   return columns;
@@ -85,8 +91,8 @@ std::unique_ptr<Progress> progress_of(const Json& args) {
 
 void answer(const Json& args, const Json& object, const std::string& text) {
   const std::string out = flag_arg(args, "json") ? object.dump() : text;
-  if (std::fwrite(out.data(), 1, out.size(), stdout) != out.size() || std::fputc('\n', stdout) == EOF ||
-      std::fflush(stdout) != 0)
+  if (std::fwrite(out.data(), 1, out.size(), stdout) != out.size() ||
+      std::fputc('\n', stdout) == EOF || std::fflush(stdout) != 0)
     fail(ErrorCode::Io, "writing the answer to standard output failed");
 }
 

@@ -21,10 +21,11 @@ void use_threads(const Json& args);
 std::unique_ptr<Target> target_of(const Json& args, bool need_task);
 /// The progress line of a command: on standard error, none with --quiet.
 std::unique_ptr<Progress> progress_of(const Json& args);
-/// The value of an argument without which the command cannot work. Errors: BadInput, naming the flag.
+/// The value of an argument without which the command cannot work. Errors: BadInput, naming the
+/// flag.
 std::string needed_arg(const Json& args, const char* name, const char* flag);
-/// -o DIR of a command that writes a directory. Errors: BadInput when it exists, unless --overwrite is given and it
-/// holds a checkpoint or an adapter.
+/// -o DIR of a command that writes a directory. Errors: BadInput when it exists, unless --overwrite
+/// is given and it holds a checkpoint or an adapter.
 std::string output_directory(const Json& args);
 /// Prints to standard output: the object with --json, else the text.
 void answer(const Json& args, const Json& object, const std::string& text);

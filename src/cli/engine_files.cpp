@@ -31,7 +31,8 @@ int run_init(const Json& args) {
   write_model(*model, "", fresh, Json::object());
   replace_directory(fresh, output);
   answer(args, Json{{"output", output}, {"seed", options.seed}},
-         format("{}: a random {} model, seed {}", output, config.value("model_type", "?"), options.seed));
+         format("{}: a random {} model, seed {}", output, config.value("model_type", "?"),
+                options.seed));
   return 0;
 }
 
@@ -51,7 +52,8 @@ Json site_json(const Model& model, const Site& site) {
   const SitePlan* plan = model.plan().at(site.id);
   if (plan == nullptr) return json;
   Json edits = Json::array();
-  for (const SitePlan::Entry& entry : plan->edits) edits.push_back(format("{} ({})", verb_name(*entry.edit), entry.owner));
+  for (const SitePlan::Entry& entry : plan->edits)
+    edits.push_back(format("{} ({})", verb_name(*entry.edit), entry.owner));
   if (plan->weight.defined()) edits.push_back("weight trained");
   if (plan->bias.defined()) edits.push_back("bias trained");
   json["edits"] = edits;
@@ -59,9 +61,11 @@ Json site_json(const Model& model, const Site& site) {
 }
 
 std::string site_line(const Json& site) {
-  std::string line = format("{:<24} {:<9}", site["site"].get<std::string>(), site["kind"].get<std::string>());
+  std::string line =
+      format("{:<24} {:<9}", site["site"].get<std::string>(), site["kind"].get<std::string>());
   if (site.contains("tensor"))
-    line += format(" {:<14} {}", format("[{}]", fmt::join(site["shape"].get<std::vector<int64_t>>(), ", ")),
+    line += format(" {:<14} {}",
+                   format("[{}]", fmt::join(site["shape"].get<std::vector<int64_t>>(), ", ")),
                    site["tensor"].get<std::string>());
   if (site.contains("new")) line += " (new)";
   if (site.contains("edits"))
@@ -89,11 +93,16 @@ int run_inspect(const Json& args) {
     lines.push_back(site_line(sites.back()));
   }
   const Cost cost = target->adaptation->cost();
-  const Json object{{"model_type", model.config().value("model_type", "?")}, {"parameters", parameters},
-                    {"trained", cost.trainable + cost.head}, {"sites", sites}, {"methods", target->card.methods},
+  const Json object{{"model_type", model.config().value("model_type", "?")},
+                    {"parameters", parameters},
+                    {"trained", cost.trainable + cost.head},
+                    {"sites", sites},
+                    {"methods", target->card.methods},
                     {"task", target->card.task}};
-  std::string text = format("{} model, {} parameters", model.config().value("model_type", "?"), with_thousands(parameters));
-  if (cost.trainable + cost.head > 0) text += format(", {} of them in the adapter", with_thousands(cost.trainable + cost.head));
+  std::string text = format("{} model, {} parameters", model.config().value("model_type", "?"),
+                            with_thousands(parameters));
+  if (cost.trainable + cost.head > 0)
+    text += format(", {} of them in the adapter", with_thousands(cost.trainable + cost.head));
   answer(args, object, text + "\n" + join(lines, "\n"));
   return 0;
 }
@@ -137,12 +146,17 @@ TargetRequest plain_request(const std::string& name, const std::vector<std::stri
 int run_merge(const Json& args) {
   const std::string output = output_directory(args);
   const std::unique_ptr<Target> target = target_to_write(args);
-  write_merged(target->model(), *target->adaptation, target->task.get(), target->base_directory, output);
+  write_merged(target->model(), *target->adaptation, target->task.get(), target->base_directory,
+               output);
   const double error = verified(*target, plain_request(output, {}), output);
-  std::string text = format("merged checkpoint in {} (read back: outputs within {:.1g})", output, error);
+  std::string text =
+      format("merged checkpoint in {} (read back: outputs within {:.1g})", output, error);
   if (!like_transformers(*target))
-    text += format("\nnote: its head pools by {}; transformers' sequence class pools by its pooler, so there the body "
-                   "loads and the head needs that pooling", target->loaded.report.pool);
+    text += format(
+        "\nnote: its head pools by {}; transformers' sequence class pools by its pooler, so there "
+        "the body "
+        "loads and the head needs that pooling",
+        target->loaded.report.pool);
   answer(args, Json{{"output", output}, {"largest_difference", error}}, text);
   return 0;
 }
@@ -157,15 +171,19 @@ int run_export(const Json& args) {
   const std::string fresh = output + ".tmp";
   fs::remove_all(fresh);
   fs::create_directories(fresh);
-  const std::string set = target->adaptation->sets().empty() ? "" : target->adaptation->sets().front();
-  if (set.empty()) fail(ErrorCode::BadInput, "{} holds no adapter to export", text_arg(args, "target"));
-  const PeftExport result = export_peft(*target->adaptation, target->model(), set, target->base_directory,
-                                        target->card.task, like_transformers(*target), fresh);
+  const std::string set =
+      target->adaptation->sets().empty() ? "" : target->adaptation->sets().front();
+  if (set.empty())
+    fail(ErrorCode::BadInput, "{} holds no adapter to export", text_arg(args, "target"));
+  const PeftExport result =
+      export_peft(*target->adaptation, target->model(), set, target->base_directory,
+                  target->card.task, like_transformers(*target), fresh);
   const double error = verified(*target, plain_request(target->base_directory, {fresh}), fresh);
   replace_directory(fresh, output);
   std::string text = format("PEFT adapter in {} (read back: outputs within {:.1g})", output, error);
   for (const std::string& note : result.notes) text += "\nnote: " + note;
-  answer(args, Json{{"output", output}, {"largest_difference", error}, {"notes", result.notes}}, text);
+  answer(args, Json{{"output", output}, {"largest_difference", error}, {"notes", result.notes}},
+         text);
   return 0;
 }
 

@@ -11,7 +11,8 @@
 namespace attune {
 
 int run_forward(const Json& args) {
-  const std::string output = needed_arg(args, "output", "-o FILE"), input = needed_arg(args, "input", "--input FILE");
+  const std::string output = needed_arg(args, "output", "-o FILE"),
+                    input = needed_arg(args, "input", "--input FILE");
   const std::unique_ptr<Target> target = target_of(args, false);
   std::vector<std::string> wanted;
   for (const std::string& item : list_arg(args, "want"))

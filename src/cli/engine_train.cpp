@@ -17,7 +17,8 @@ Recipe recipe_of(const Json& args) {
   const std::vector<std::string> sets = list_arg(args, "set");
   Recipe recipe = path.empty() ? recipe_from_flags(args, sets) : load_recipe(path, sets, args);
   if (path.empty()) log_info("recipe made from the flags:\n{}", recipe.resolved_yaml());
-  if (int_arg(args, "threads", 0) > 0) recipe.threads = static_cast<int>(int_arg(args, "threads", 0));
+  if (int_arg(args, "threads", 0) > 0)
+    recipe.threads = static_cast<int>(int_arg(args, "threads", 0));
   if (args.contains("seed") && args["seed"].is_number()) recipe.seed = args["seed"].get<uint64_t>();
   return recipe;
 }
@@ -35,12 +36,14 @@ int report_run(const Json& args, int status, const Json& result) {
     return status;
   }
   const std::string run = result["run"].get<std::string>();
-  std::string text = format("{} steps, {} tokens in {} ({:.0f} tokens/s), peak memory {}", result["steps"].get<int64_t>(),
-                            with_thousands(result["tokens"].get<int64_t>()), human_seconds(result["seconds"].get<double>()),
-                            result["tokens_per_second"].get<double>(), human_bytes(result["peak_bytes"].get<double>()));
+  std::string text = format(
+      "{} steps, {} tokens in {} ({:.0f} tokens/s), peak memory {}", result["steps"].get<int64_t>(),
+      with_thousands(result["tokens"].get<int64_t>()),
+      human_seconds(result["seconds"].get<double>()), result["tokens_per_second"].get<double>(),
+      human_bytes(result["peak_bytes"].get<double>()));
   if (result["metrics"].is_object())
-    text += format("\n{} (step {}): {}", result["kept"]["which"].get<std::string>(), result["kept"]["step"].get<int64_t>(),
-                   metric_line(result["metrics"]));
+    text += format("\n{} (step {}): {}", result["kept"]["which"].get<std::string>(),
+                   result["kept"]["step"].get<int64_t>(), metric_line(result["metrics"]));
   text += format("\nresult in {}/adapter; try: attune predict {} --text \"...\"", run, run);
   answer(args, result, text);
   return 0;
@@ -58,7 +61,8 @@ int run_train(const Json& args) {
 int run_resume(const Json& args) {
   Json result;
   const std::unique_ptr<Progress> progress = progress_of(args);
-  const int status = resume_run(text_arg(args, "run"), static_cast<int>(int_arg(args, "threads", 0)), *progress, result);
+  const int status = resume_run(text_arg(args, "run"),
+                                static_cast<int>(int_arg(args, "threads", 0)), *progress, result);
   return report_run(args, status, result);
 }
 
@@ -75,21 +79,28 @@ int run_check(const Json& args) {
     longest = std::max(longest, length + example.dropped);
     cut += example.dropped > 0 ? 1 : 0;
   }
-  for (int64_t i = 0; i < session.eval_view().size(); ++i) session.task().encode(session.eval_view().at(i), true);
+  for (int64_t i = 0; i < session.eval_view().size(); ++i)
+    session.task().encode(session.eval_view().at(i), true);
   Json labels = Json::object();
   const std::vector<int64_t> counts = session.task().label_counts();
   for (size_t i = 0; i < counts.size(); ++i) labels[session.task().labels()[i]] = counts[i];
   const Cost cost = session.adaptation().cost();
-  const Json object{{"ok", true},
-                    {"rows", Json{{"train", session.train_view().size()}, {"eval", session.eval_view().size()}}},
-                    {"labels", labels},
-                    {"tokens", Json{{"mean", static_cast<double>(tokens) / static_cast<double>(std::max<int64_t>(1, sample))},
-                                    {"longest", longest}, {"rows_cut", cut}, {"rows_read", sample}}},
-                    {"trained", Json{{"parameters", cost.trainable}, {"head", cost.head}}},
-                    {"lr", session.recipe().lr}};
+  const Json object{
+      {"ok", true},
+      {"rows", Json{{"train", session.train_view().size()}, {"eval", session.eval_view().size()}}},
+      {"labels", labels},
+      {"tokens", Json{{"mean", static_cast<double>(tokens) /
+                                   static_cast<double>(std::max<int64_t>(1, sample))},
+                      {"longest", longest},
+                      {"rows_cut", cut},
+                      {"rows_read", sample}}},
+      {"trained", Json{{"parameters", cost.trainable}, {"head", cost.head}}},
+      {"lr", session.recipe().lr}};
   std::string text = join(session.summary(), "\n");
-  text += format("\nlengths    {:.1f} tokens on average, the longest {}; {} of {} rows read are cut by max_length",
-                 object["tokens"]["mean"].get<double>(), longest, cut, sample);
+  text += format(
+      "\nlengths    {:.1f} tokens on average, the longest {}; {} of {} rows read are cut by "
+      "max_length",
+      object["tokens"]["mean"].get<double>(), longest, cut, sample);
   if (!counts.empty()) {
     const int64_t least = *std::min_element(counts.begin(), counts.end());
     const int64_t most = *std::max_element(counts.begin(), counts.end());

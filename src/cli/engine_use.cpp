@@ -18,7 +18,8 @@ namespace {
 constexpr int64_t kBatchTokens = 4096;
 
 void print_line(const std::string& line) {
-  if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fputc('\n', stdout) == EOF)
+  if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size() ||
+      std::fputc('\n', stdout) == EOF)
     fail(ErrorCode::Io, "writing to standard output failed");
 }
 
@@ -46,7 +47,8 @@ Input input_of(const Json& args) {
   const std::string path = text_arg(args, "data");
   if (path.empty() && input.texts.empty())
     fail(ErrorCode::BadInput, "nothing to read: give --data FILE (or -), or --text TEXT");
-  if (!path.empty() && !input.texts.empty()) fail(ErrorCode::BadInput, "give either --data or --text, not both");
+  if (!path.empty() && !input.texts.empty())
+    fail(ErrorCode::BadInput, "give either --data or --text, not both");
   if (!path.empty()) input.data = Dataset::open(path);
   return input;
 }
@@ -68,15 +70,24 @@ int run_predict(const Json& args) {
   const Input input = input_of(args);
   const std::string output = text_arg(args, "output");
   std::string lines;  // of --output, which is written whole or not at all
-  if (!input.texts.empty()) target->task->restore(
-      [&] { Json state = target->task->state(); state["columns"] = Json::object(); return state; }(),
-      TaskContext{{{"text", "text"}}, target->card.task_state.value("max_length", int64_t{512}), false,
-                  target->tokenizer.get(), {}});
+  if (!input.texts.empty())
+    target->task->restore(
+        [&] {
+          Json state = target->task->state();
+          state["columns"] = Json::object();
+          return state;
+        }(),
+        TaskContext{{{"text", "text"}},
+                    target->card.task_state.value("max_length", int64_t{512}),
+                    false,
+                    target->tokenizer.get(),
+                    {}});
   constexpr int64_t kSlice = 8192;  // memory stays flat for any number of rows
   for (int64_t begin = 0; begin < input.size(); begin += kSlice) {
     const int64_t count = std::min(kSlice, input.size() - begin);
     const std::vector<Json> results = predict(
-        target->model(), *target->task, count, [&](int64_t i) { return input.at(begin + i); }, kBatchTokens);
+        target->model(), *target->task, count, [&](int64_t i) { return input.at(begin + i); },
+        kBatchTokens);
     for (const Json& result : results) {
       if (output.empty()) {
         print_line(result.dump());
@@ -93,17 +104,21 @@ int run_predict(const Json& args) {
 int run_tokenize(const Json& args) {
   const std::string name = text_arg(args, "target");
   std::string directory = name;
-  if (!adapter_folder(name).empty()) directory = find_model(read_adapter_card(adapter_folder(name)).base);
+  if (!adapter_folder(name).empty())
+    directory = find_model(read_adapter_card(adapter_folder(name)).base);
   const Tokenizer tokenizer = Tokenizer::load(find_model(directory));
   const Input input = input_of(args);
   for (int64_t i = 0; i < input.size(); ++i) {
     const Record record = input.at(i);
     if (!record.value.contains("text") || !record.value["text"].is_string())
-      fail(ErrorCode::BadInput, "{}: no column \"text\"; `tokenize` reads {{\"text\": ...}} (and \"text_pair\")", record.where());
+      fail(ErrorCode::BadInput,
+           "{}: no column \"text\"; `tokenize` reads {{\"text\": ...}} (and \"text_pair\")",
+           record.where());
     const std::string text = record.value["text"].get<std::string>();
     const bool pair = record.value.contains("text_pair") && record.value["text_pair"].is_string();
-    const Encoding encoding = pair ? tokenizer.encode_pair(text, record.value["text_pair"].get<std::string>())
-                                   : tokenizer.encode(text);
+    const Encoding encoding =
+        pair ? tokenizer.encode_pair(text, record.value["text_pair"].get<std::string>())
+             : tokenizer.encode(text);
     Json tokens = Json::array(), words = Json::array();
     for (const int32_t id : encoding.ids) tokens.push_back(tokenizer.token(id));
     for (const int32_t word : encoding.word_ids) words.push_back(word < 0 ? Json() : Json(word));

@@ -1,4 +1,5 @@
-// The front end: reads the command line, and loads the engine (libattune.so) only when there is work for it.
+// The front end: reads the command line, and loads the engine (libattune.so) only when there is
+// work for it.
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -34,16 +35,19 @@ RunFunction load_engine(std::string& problem) {
       return nullptr;
     }
     void* symbol = ::dlsym(library, "attune_run");
-    if (symbol == nullptr) problem = attune::format("{} has no attune_run; it belongs to another version", path.string());
+    if (symbol == nullptr)
+      problem =
+          attune::format("{} has no attune_run; it belongs to another version", path.string());
     return reinterpret_cast<RunFunction>(symbol);
   }
-  problem = attune::format("there is no libattune.so; looked at {}; build or install Attune again", attune::join(tried, ", "));
+  problem = attune::format("there is no libattune.so; looked at {}; build or install Attune again",
+                           attune::join(tried, ", "));
   return nullptr;
 }
 
 int run(int count, char** values) {
-  const attune::ParsedCommand command =
-      attune::parse_command_line(std::vector<std::string>(values + std::min(count, 1), values + count));
+  const attune::ParsedCommand command = attune::parse_command_line(
+      std::vector<std::string>(values + std::min(count, 1), values + count));
   switch (command.kind) {
     case attune::ParsedCommand::Kind::Print:
       std::fputs(command.text.c_str(), stdout);
@@ -51,7 +55,8 @@ int run(int count, char** values) {
     case attune::ParsedCommand::Kind::Refuse:
       std::fputs(command.text.c_str(), stderr);
       return command.status;
-    case attune::ParsedCommand::Kind::Run: break;
+    case attune::ParsedCommand::Kind::Run:
+      break;
   }
   std::string problem;
   const RunFunction attune_run = load_engine(problem);

@@ -15,14 +15,17 @@ std::string module_of(const WeightSlot& slot) {
   return ends_with(name, ".weight") ? name.substr(0, name.size() - 7) : name;
 }
 
-bool is_tail(const std::string& name, const std::string& tail) { return name == tail || ends_with(name, "." + tail); }
+bool is_tail(const std::string& name, const std::string& tail) {
+  return name == tail || ends_with(name, "." + tail);
+}
 
 }  // namespace
 
 ModuleNames::ModuleNames(const Model& model) {
   std::vector<int> seen;
   for (const Site& site : model.sites()) {
-    if (site.kind != SiteKind::Weight || std::count(seen.begin(), seen.end(), site.storage) > 0) continue;
+    if (site.kind != SiteKind::Weight || std::count(seen.begin(), seen.end(), site.storage) > 0)
+      continue;
     seen.push_back(site.storage);
     modules_.push_back({module_of(model.slot(site)), site, true});
   }
@@ -36,7 +39,8 @@ ModuleNames::ModuleNames(const Model& model) {
     }
   }
   for (Module& module : modules_)
-    module.in_base = prefix_.empty() ? !starts_with(module.site.name, "head.") : starts_with(module.name, prefix_);
+    module.in_base = prefix_.empty() ? !starts_with(module.site.name, "head.")
+                                     : starts_with(module.name, prefix_);
 }
 
 const ModuleNames::Module* ModuleNames::find(const std::string& name) const {
@@ -54,7 +58,8 @@ const ModuleNames::Module* ModuleNames::find(const std::string& name) const {
     length = common;
   }
   if (other != nullptr)
-    fail(ErrorCode::BadInput, "the module name \"{}\" fits both {} and {} of this model", name, best->name, other->name);
+    fail(ErrorCode::BadInput, "the module name \"{}\" fits both {} and {} of this model", name,
+         best->name, other->name);
   return best;
 }
 

@@ -19,8 +19,8 @@ class ModuleNames {
   const std::vector<Module>& all() const { return modules_; }
   /// "bert.", or "" when the body's modules do not share a first part.
   const std::string& prefix() const { return prefix_; }
-  /// The module meant by a name with or without prefix: the longest common tail; null when there is none.
-  /// Errors: BadInput when two fit equally well.
+  /// The module meant by a name with or without prefix: the longest common tail; null when there is
+  /// none. Errors: BadInput when two fit equally well.
   const Module* find(const std::string& name) const;
   const Module& of(const Site& site) const;
   /// The name in the bare base model's class.

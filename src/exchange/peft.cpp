@@ -43,7 +43,8 @@ PeftCard read_peft_card(const std::string& directory) {
   PeftCard card;
   card.config = read_json(path);
   if (!card.config.is_object() || !card.config.contains("peft_type"))
-    fail(ErrorCode::Corrupt, "{}: the key \"peft_type\" is missing; this is not an adapter of PEFT", path);
+    fail(ErrorCode::Corrupt, "{}: the key \"peft_type\" is missing; this is not an adapter of PEFT",
+         path);
   card.base_model = text_field(card.config, "base_model_name_or_path", path);
   card.task_type = text_field(card.config, "task_type", path);
   if (card.task_type == "SEQ_CLS") {

@@ -7,7 +7,8 @@
 
 namespace attune {
 
-/// adapter_config.json of a LORA adapter, checked: everything that is not here has no effect on the computation.
+/// adapter_config.json of a LORA adapter, checked: everything that is not here has no effect on the
+/// computation.
 struct LoraConfig {
   std::string path;  // of the file, for messages
   std::string task_type;

@@ -24,43 +24,53 @@ constexpr const char* kIndex = "model.safetensors.index.json";
   for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
     if (file_exists(directory + "/" + name))
       fail(ErrorCode::Unsupported,
-           "loading {}: the weights are there as {} only, a pickle, which is not read; convert them with transformers: "
+           "loading {}: the weights are there as {} only, a pickle, which is not read; convert "
+           "them with transformers: "
            "AutoModel.from_pretrained(\"{}\").save_pretrained(\"{}-safetensors\")",
            directory, name, directory, directory);
   const bool adapter = file_exists(directory + "/adapter_model.safetensors");
-  fail(ErrorCode::NotFound, "loading {}: no weights; looked for {}, {} and pytorch_model.bin{}", directory, kSingle, kIndex,
-       adapter ? "; this folder holds an adapter: pass the base model here and this one with --adapter" : "");
+  fail(ErrorCode::NotFound, "loading {}: no weights; looked for {}, {} and pytorch_model.bin{}",
+       directory, kSingle, kIndex,
+       adapter
+           ? "; this folder holds an adapter: pass the base model here and this one with --adapter"
+           : "");
 }
 
 /// The map from tensor to file of an index, checked.
 std::map<std::string, std::string> read_weight_map(const std::string& path) {
   const Json index = read_json(path);
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
-    fail(ErrorCode::Corrupt, "{}: weight_map is missing; expected an object from tensor names to file names", path);
+    fail(ErrorCode::Corrupt,
+         "{}: weight_map is missing; expected an object from tensor names to file names", path);
   std::map<std::string, std::string> result;
   for (const auto& entry : index["weight_map"].items()) {
     if (!entry.value().is_string())
-      fail(ErrorCode::Corrupt, "{}: weight_map.{}: expected a file name, found {}", path, entry.key(),
-           entry.value().dump().substr(0, 60));
+      fail(ErrorCode::Corrupt, "{}: weight_map.{}: expected a file name, found {}", path,
+           entry.key(), entry.value().dump().substr(0, 60));
     const std::string file = entry.value().get<std::string>();
     // The index is untrusted: it must not reach outside the model's folder.
-    if (file.empty() || file == ".." || file.find('/') != std::string::npos || file.find('\0') != std::string::npos)
-      fail(ErrorCode::Corrupt, "{}: weight_map.{}: \"{}\" is not the name of a file in this folder", path, entry.key(), file);
+    if (file.empty() || file == ".." || file.find('/') != std::string::npos ||
+        file.find('\0') != std::string::npos)
+      fail(ErrorCode::Corrupt, "{}: weight_map.{}: \"{}\" is not the name of a file in this folder",
+           path, entry.key(), file);
     result[entry.key()] = file;
   }
   return result;
 }
 
-void warn_unlisted(const SafetensorsFile& file, const std::map<std::string, std::string>& weight_map,
-                   const std::string& shard) {
+void warn_unlisted(const SafetensorsFile& file,
+                   const std::map<std::string, std::string>& weight_map, const std::string& shard) {
   std::vector<std::string> unlisted;
   for (const TensorInfo& tensor : file.tensors()) {
     const auto found = weight_map.find(tensor.name);
     if (found == weight_map.end() || found->second != shard) unlisted.push_back(tensor.name);
   }
   if (!unlisted.empty())
-    log_warning("{}: {} tensor(s) that the index does not list here are ignored: {}{}", file.path(), unlisted.size(),
-                join({unlisted.begin(), unlisted.begin() + std::min<std::ptrdiff_t>(5, std::ssize(unlisted))}, ", "),
+    log_warning("{}: {} tensor(s) that the index does not list here are ignored: {}{}", file.path(),
+                unlisted.size(),
+                join({unlisted.begin(),
+                      unlisted.begin() + std::min<std::ptrdiff_t>(5, std::ssize(unlisted))},
+                     ", "),
                 unlisted.size() > 5 ? ", ..." : "");
 }
 
@@ -88,15 +98,18 @@ void Checkpoint::open_index(const std::string& path) {
     if (shards.count(shard) == 0) {
       const std::string file = directory_ + "/" + shard;
       if (!file_exists(file))
-        fail(ErrorCode::NotFound, "loading {}: {} lists {}, which is not there; fetch the missing file", directory_, kIndex,
-             shard);
+        fail(ErrorCode::NotFound,
+             "loading {}: {} lists {}, which is not there; fetch the missing file", directory_,
+             kIndex, shard);
       files_.push_back(std::make_unique<SafetensorsFile>(file));
       shards[shard] = files_.back().get();
       warn_unlisted(*files_.back(), weight_map, shard);
     }
     if (!shards[shard]->has(name))
-      fail(ErrorCode::Corrupt, "loading {}: {} puts tensor {} into {}, which does not hold it; the files do not belong "
-           "together", directory_, kIndex, name, shard);
+      fail(ErrorCode::Corrupt,
+           "loading {}: {} puts tensor {} into {}, which does not hold it; the files do not belong "
+           "together",
+           directory_, kIndex, name, shard);
     owners_[name] = shards[shard];
   }
 }
@@ -107,24 +120,32 @@ std::vector<std::string> Checkpoint::files() const {
   return result;
 }
 
-bool Checkpoint::has(std::string_view name) const { return owners_.find(name) != owners_.end(); }
+bool Checkpoint::has(std::string_view name) const {
+  return owners_.find(name) != owners_.end();
+}
 
 const SafetensorsFile& Checkpoint::file_of(std::string_view name) const {
   const auto found = owners_.find(name);
   if (found == owners_.end())
-    fail(ErrorCode::NotFound, "{}: there is no tensor \"{}\";{}", directory_, name, suggestion(name, names_));
+    fail(ErrorCode::NotFound, "{}: there is no tensor \"{}\";{}", directory_, name,
+         suggestion(name, names_));
   return *found->second;
 }
 
-const TensorInfo& Checkpoint::info(std::string_view name) const { return file_of(name).info(name); }
-at::Tensor Checkpoint::tensor(std::string_view name) const { return file_of(name).tensor(name); }
+const TensorInfo& Checkpoint::info(std::string_view name) const {
+  return file_of(name).info(name);
+}
+at::Tensor Checkpoint::tensor(std::string_view name) const {
+  return file_of(name).tensor(name);
+}
 
 const std::string& Checkpoint::sha256() const {
   if (!sha256_.empty()) return sha256_;
   Sha256 digest;
   for (const auto& [name, file] : owners_) {
     const TensorInfo& tensor = file->info(name);
-    // Name and shape are closed by bytes that cannot occur in them, so that no two checkpoints read the same.
+    // Name and shape are closed by bytes that cannot occur in them, so that no two checkpoints read
+    // the same.
     digest.add(name);
     digest.add(std::string_view("\0", 1));
     digest.add(format("{} {}\n", tensor.dtype, fmt::join(tensor.shape, ",")));
@@ -160,7 +181,8 @@ void remove_stale(const std::string& path) {
 
 }  // namespace
 
-void save_checkpoint(const std::string& directory, const NamedTensors& tensors, uint64_t shard_bytes) {
+void save_checkpoint(const std::string& directory, const NamedTensors& tensors,
+                     uint64_t shard_bytes) {
   check_savable(tensors, directory);
   const std::vector<NamedTensors> shards = plan_shards(tensors, shard_bytes);
   if (shards.size() == 1) {

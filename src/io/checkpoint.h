@@ -10,12 +10,13 @@
 
 namespace attune {
 
-/// Every tensor of a model folder: `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
-/// Tensors stay mapped; see SafetensorsFile::tensor.
+/// Every tensor of a model folder: `model.safetensors`, or the shards that
+/// `model.safetensors.index.json` lists. Tensors stay mapped; see SafetensorsFile::tensor.
 class Checkpoint {
  public:
-  /// Errors: NotFound when the folder, its weights or a shard is missing (says what was looked for); Unsupported for
-  /// pytorch_model.bin alone; Corrupt for a damaged file or an index that does not fit its shards.
+  /// Errors: NotFound when the folder, its weights or a shard is missing (says what was looked
+  /// for); Unsupported for pytorch_model.bin alone; Corrupt for a damaged file or an index that
+  /// does not fit its shards.
   explicit Checkpoint(const std::string& directory);
 
   const std::string& directory() const { return directory_; }
@@ -28,8 +29,9 @@ class Checkpoint {
   const TensorInfo& info(std::string_view name) const;
   at::Tensor tensor(std::string_view name) const;
 
-  /// SHA-256 over name, dtype, shape and stored bytes of all tensors, sorted by name: equal for equal content however
-  /// it is split into files. The first call reads everything; not safe to call from two threads at once.
+  /// SHA-256 over name, dtype, shape and stored bytes of all tensors, sorted by name: equal for
+  /// equal content however it is split into files. The first call reads everything; not safe to
+  /// call from two threads at once.
   const std::string& sha256() const;
 
  private:
@@ -44,9 +46,11 @@ class Checkpoint {
   mutable std::string sha256_;  // empty until asked for
 };
 
-/// Writes `model.safetensors`, or, when the tensors take more than `shard_bytes`, shards in the given order with their
-/// index (a tensor larger than that gets a shard of its own). Removes a `model.safetensors` or index of an earlier
-/// save that would otherwise be read instead. The folder must exist. Errors: as save_safetensors.
-void save_checkpoint(const std::string& directory, const NamedTensors& tensors, uint64_t shard_bytes = 5'000'000'000);
+/// Writes `model.safetensors`, or, when the tensors take more than `shard_bytes`, shards in the
+/// given order with their index (a tensor larger than that gets a shard of its own). Removes a
+/// `model.safetensors` or index of an earlier save that would otherwise be read instead. The folder
+/// must exist. Errors: as save_safetensors.
+void save_checkpoint(const std::string& directory, const NamedTensors& tensors,
+                     uint64_t shard_bytes = 5'000'000'000);
 
 }  // namespace attune

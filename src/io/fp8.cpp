@@ -16,14 +16,16 @@ float plain(int code, int mantissa_bits, int bias) {
   const int exponent = (code & 0x7f) >> mantissa_bits;
   const int mantissa = code & ((1 << mantissa_bits) - 1);
   const int full = exponent == 0 ? mantissa : mantissa + (1 << mantissa_bits);
-  const float size = std::ldexp(static_cast<float>(full), (exponent == 0 ? 1 : exponent) - bias - mantissa_bits);
+  const float size =
+      std::ldexp(static_cast<float>(full), (exponent == 0 ? 1 : exponent) - bias - mantissa_bits);
   return code & 0x80 ? -size : size;
 }
 
 float e5m2(int code) {
   const int size = code & 0x7f;
   if (size > 0x7c) return kNan;
-  if (size == 0x7c) return std::copysign(std::numeric_limits<float>::infinity(), code & 0x80 ? -1.0f : 1.0f);
+  if (size == 0x7c)
+    return std::copysign(std::numeric_limits<float>::infinity(), code & 0x80 ? -1.0f : 1.0f);
   return plain(code, 2, 15);
 }
 

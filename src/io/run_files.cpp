@@ -23,7 +23,9 @@ LogWriter::LogWriter(const std::string& path) : path_(path) {
   size_ = static_cast<uint64_t>(info.st_size);
 }
 
-LogWriter::~LogWriter() { ::close(fd_); }
+LogWriter::~LogWriter() {
+  ::close(fd_);
+}
 
 void LogWriter::write(const Json& record) {
   const std::string line = record.dump() + "\n";
@@ -33,7 +35,8 @@ void LogWriter::write(const Json& record) {
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) {
       const int error = errno;
-      // Half a record would make the whole file unreadable; that this may fail as well changes nothing.
+      // Half a record would make the whole file unreadable; that this may fail as well changes
+      // nothing.
       [[maybe_unused]] const int ignored = ::ftruncate(fd_, static_cast<off_t>(size_));
       fail(ErrorCode::Io, "writing the log {}: {}", path_, std::strerror(error));
     }
@@ -44,12 +47,17 @@ void LogWriter::write(const Json& record) {
 
 void LogWriter::truncate_to(uint64_t bytes) {
   char last = '\n';
-  const bool readable = bytes <= size_ && (bytes == 0 || ::pread(fd_, &last, 1, static_cast<off_t>(bytes - 1)) == 1);
+  const bool readable =
+      bytes <= size_ && (bytes == 0 || ::pread(fd_, &last, 1, static_cast<off_t>(bytes - 1)) == 1);
   if (!readable || last != '\n')
-    fail(ErrorCode::Corrupt, "cutting the log {} back to {} bytes: it has {} bytes and no record ends there; the log does not "
-         "belong to this checkpoint", path_, bytes, size_);
+    fail(ErrorCode::Corrupt,
+         "cutting the log {} back to {} bytes: it has {} bytes and no record ends there; the log "
+         "does not "
+         "belong to this checkpoint",
+         path_, bytes, size_);
   if (::ftruncate(fd_, static_cast<off_t>(bytes)) != 0)
-    fail(ErrorCode::Io, "cutting the log {} back to {} bytes: {}", path_, bytes, std::strerror(errno));
+    fail(ErrorCode::Io, "cutting the log {} back to {} bytes: {}", path_, bytes,
+         std::strerror(errno));
   size_ = bytes;
 }
 

@@ -6,8 +6,8 @@
 
 namespace attune {
 
-/// A run's log: one JSON object a line, appended and handed to the system at once, so that a crash of the program
-/// loses nothing. On disk: `log.jsonl`, UTF-8, `\n` after every record.
+/// A run's log: one JSON object a line, appended and handed to the system at once, so that a crash
+/// of the program loses nothing. On disk: `log.jsonl`, UTF-8, `\n` after every record.
 class LogWriter {
  public:
   /// Opens for appending, creating the file when it is missing. Errors: Io.
@@ -20,8 +20,8 @@ class LogWriter {
   void write(const Json& record);
   /// Bytes in the file; a checkpoint remembers it.
   uint64_t size() const { return size_; }
-  /// Drops what was logged after a checkpoint. Errors: Corrupt when the file is shorter than that or `bytes` does not
-  /// stand after a whole record; Io.
+  /// Drops what was logged after a checkpoint. Errors: Corrupt when the file is shorter than that
+  /// or `bytes` does not stand after a whole record; Io.
   void truncate_to(uint64_t bytes);
 
  private:

@@ -45,7 +45,8 @@ at::Tensor widen(std::string_view bytes, const TensorInfo& info, const std::stri
     T value;
     std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
     if (static_cast<uint64_t>(value) > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
-      fail(ErrorCode::Unsupported, "{}: tensor {}: element {} is {}; unsigned values from 2^63 cannot be held", path,
+      fail(ErrorCode::Unsupported,
+           "{}: tensor {}: element {} is {}; unsigned values from 2^63 cannot be held", path,
            info.name, i, value);
     out[i] = static_cast<int64_t>(value);
   }
@@ -57,27 +58,32 @@ at::Tensor decoded(std::string_view bytes, const TensorInfo& info, const std::st
   if (info.dtype == "U32") return widen<uint32_t>(bytes, info, path);
   if (info.dtype == "U64") return widen<uint64_t>(bytes, info, path);
   if (safetensors_bits(info.dtype) == 8) return decode_fp8(bytes, info);
-  fail(ErrorCode::Unsupported, "{}: tensor {}: dtype {} is not supported; convert the file to F16, BF16 or F32", path,
+  fail(ErrorCode::Unsupported,
+       "{}: tensor {}: dtype {} is not supported; convert the file to F16, BF16 or F32", path,
        info.name, info.dtype);
 }
 
 }  // namespace
 
-// Writable pages: an operation in place on a weight changes this process's copy instead of crashing.
+// Writable pages: an operation in place on a weight changes this process's copy instead of
+// crashing.
 SafetensorsFile::SafetensorsFile(const std::string& path)
     : path_(path), file_(std::make_shared<MappedFile>(path, true)) {
   header_ = parse_safetensors_header(file_->view(), path);
   for (size_t i = 0; i < header_.tensors.size(); ++i) places_.emplace(header_.tensors[i].name, i);
 }
 
-bool SafetensorsFile::has(std::string_view name) const { return places_.count(std::string(name)) > 0; }
+bool SafetensorsFile::has(std::string_view name) const {
+  return places_.count(std::string(name)) > 0;
+}
 
 const TensorInfo& SafetensorsFile::info(std::string_view name) const {
   const auto found = places_.find(std::string(name));
   if (found != places_.end()) return header_.tensors[found->second];
   std::vector<std::string> names;
   for (const TensorInfo& tensor : header_.tensors) names.push_back(tensor.name);
-  fail(ErrorCode::NotFound, "{}: there is no tensor \"{}\";{}", path_, name, suggestion(name, names));
+  fail(ErrorCode::NotFound, "{}: there is no tensor \"{}\";{}", path_, name,
+       suggestion(name, names));
 }
 
 std::string_view SafetensorsFile::bytes(const TensorInfo& tensor) const {
@@ -92,8 +98,8 @@ at::Tensor SafetensorsFile::tensor(std::string_view name) const {
   if (type == at::kBool)
     for (const char byte : data)
       if (static_cast<uint8_t>(byte) > 1)
-        fail(ErrorCode::Corrupt, "{}: tensor {}: a BOOL byte is {}; only 0 and 1 are allowed", path_, tensor.name,
-             static_cast<uint8_t>(byte));
+        fail(ErrorCode::Corrupt, "{}: tensor {}: a BOOL byte is {}; only 0 and 1 are allowed",
+             path_, tensor.name, static_cast<uint8_t>(byte));
   char* const begin = file_->writable() + header_.data_begin + tensor.begin;
   const size_t alignment = type == at::kComplexFloat ? sizeof(float) : c10::elementSize(type);
   if (data.empty() || reinterpret_cast<uintptr_t>(begin) % alignment != 0) {
@@ -102,7 +108,8 @@ at::Tensor SafetensorsFile::tensor(std::string_view name) const {
     return copy;
   }
   const std::shared_ptr<MappedFile> keep = file_;
-  return at::from_blob(begin, tensor.shape, [keep](void*) {}, at::TensorOptions(type));
+  return at::from_blob(
+      begin, tensor.shape, [keep](void*) {}, at::TensorOptions(type));
 }
 
 }  // namespace attune

@@ -15,18 +15,30 @@ namespace {
 /// Name of a tensor's dtype in the format; null when it has none.
 const char* dtype_of_type(at::ScalarType type) {
   switch (type) {
-    case at::kBool: return "BOOL";
-    case at::kByte: return "U8";
-    case at::kChar: return "I8";
-    case at::kShort: return "I16";
-    case at::kInt: return "I32";
-    case at::kLong: return "I64";
-    case at::kHalf: return "F16";
-    case at::kBFloat16: return "BF16";
-    case at::kFloat: return "F32";
-    case at::kDouble: return "F64";
-    case at::kComplexFloat: return "C64";
-    default: return nullptr;
+    case at::kBool:
+      return "BOOL";
+    case at::kByte:
+      return "U8";
+    case at::kChar:
+      return "I8";
+    case at::kShort:
+      return "I16";
+    case at::kInt:
+      return "I32";
+    case at::kLong:
+      return "I64";
+    case at::kHalf:
+      return "F16";
+    case at::kBFloat16:
+      return "BF16";
+    case at::kFloat:
+      return "F32";
+    case at::kDouble:
+      return "F64";
+    case at::kComplexFloat:
+      return "C64";
+    default:
+      return nullptr;
   }
 }
 
@@ -49,11 +61,13 @@ void check_sharing(const NamedTensors& tensors, const std::string& path) {
   std::vector<Span> spans;
   for (const std::pair<std::string, at::Tensor>& entry : tensors)
     if (entry.second.numel() > 0) spans.push_back(span_of(entry));
-  std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
+  std::sort(spans.begin(), spans.end(),
+            [](const Span& a, const Span& b) { return a.begin < b.begin; });
   // Sorted and, up to here, apart: the span before is the one that ends last.
   for (size_t i = 1; i < spans.size(); ++i)
     if (spans[i].begin < spans[i - 1].end)
-      fail(ErrorCode::Internal, "writing {}: tensors \"{}\" and \"{}\" share memory; drop or copy one of them", path,
+      fail(ErrorCode::Internal,
+           "writing {}: tensors \"{}\" and \"{}\" share memory; drop or copy one of them", path,
            *spans[i - 1].name, *spans[i].name);
 }
 
@@ -86,9 +100,11 @@ void check_savable(const NamedTensors& tensors, const std::string& path) {
       fail(ErrorCode::Internal, "writing {}: \"{}\" cannot be a tensor's name", path, name);
     if (!names.insert(name).second)
       fail(ErrorCode::Internal, "writing {}: tensor \"{}\" is given twice", path, name);
-    if (!entry.second.defined()) fail(ErrorCode::Internal, "writing {}: tensor \"{}\" has no value", path, name);
+    if (!entry.second.defined())
+      fail(ErrorCode::Internal, "writing {}: tensor \"{}\" has no value", path, name);
     if (dtype_of_type(entry.second.scalar_type()) == nullptr)
-      fail(ErrorCode::Internal, "writing {}: tensor \"{}\" is of type {}, which the format cannot hold", path, name,
+      fail(ErrorCode::Internal,
+           "writing {}: tensor \"{}\" is of type {}, which the format cannot hold", path, name,
            c10::toString(entry.second.scalar_type()));
   }
   check_sharing(tensors, path);
@@ -99,7 +115,9 @@ void save_safetensors(const std::string& path, const NamedTensors& tensors,
   check_savable(tensors, path);
   std::vector<const std::pair<std::string, at::Tensor>*> order;
   for (const std::pair<std::string, at::Tensor>& entry : tensors) order.push_back(&entry);
-  const auto rank = [](const at::Tensor& tensor) { return safetensors_rank(dtype_of_type(tensor.scalar_type())); };
+  const auto rank = [](const at::Tensor& tensor) {
+    return safetensors_rank(dtype_of_type(tensor.scalar_type()));
+  };
   std::sort(order.begin(), order.end(), [&](const auto* a, const auto* b) {
     const int left = rank(a->second), right = rank(b->second);
     return left != right ? left > right : a->first < b->first;

@@ -109,7 +109,8 @@ detail::GemmKey key_of(const Matrix& a, int64_t n, const MutableMatrix& c, const
 }
 
 /// One product of exactly these sizes.
-void run_product(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* bias, bool accumulate) {
+void run_product(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* bias,
+                 bool accumulate) {
   detail::GemmKey key = key_of(a, c.cols, c, bias, accumulate);
   key.b_transposed = b.transposed;
   try {
@@ -142,14 +143,17 @@ void gemm(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* 
     return detail::gemm_f64(a, b, c, static_cast<const double*>(bias), accumulate);
   if (a.type == DType::BF16 && !bf16_products()) return gemm_widened(a, b, c, bias, accumulate);
   if (!a.transposed)
-    return detail::product_by_rows(a, c, accumulate, [&](const Matrix& a_part, const MutableMatrix& c_part) {
-      run_product(a_part, b, c_part, bias, accumulate);
-    });
+    return detail::product_by_rows(a, c, accumulate,
+                                   [&](const Matrix& a_part, const MutableMatrix& c_part) {
+                                     run_product(a_part, b, c_part, bias, accumulate);
+                                   });
   // Partial sums in bf16 would round twice.
-  if (b.transposed || bias != nullptr || c.type == DType::BF16) return run_product(a, b, c, bias, accumulate);
-  detail::product_by_inner(a, b, accumulate, [&](const Matrix& a_part, const Matrix& b_part, bool add) {
-    run_product(a_part, b_part, c, nullptr, add);
-  });
+  if (b.transposed || bias != nullptr || c.type == DType::BF16)
+    return run_product(a, b, c, bias, accumulate);
+  detail::product_by_inner(a, b, accumulate,
+                           [&](const Matrix& a_part, const Matrix& b_part, bool add) {
+                             run_product(a_part, b_part, c, nullptr, add);
+                           });
 }
 
 /// `packed` is oneDNN's layout of [k, n]; F64 (and bf16 without hardware) keeps the plain rows of b
@@ -260,8 +264,8 @@ void gemm(const Matrix& a, const PackedMatrix& b, const MutableMatrix& c, const 
     detail::GemmKey key = key_of(a_part, s.n, c_part, bias, accumulate);
     key.packed = s.layout_key;
     try {
-      detail::run_plan(*detail::gemm_plan(key, &s.layout), a_part.data, s.packed.get_data_handle(), bias,
-                       c_part.data);
+      detail::run_plan(*detail::gemm_plan(key, &s.layout), a_part.data, s.packed.get_data_handle(),
+                       bias, c_part.data);
     } catch (const dnnl::error& error) {
       product_failed(key, error);
     }

@@ -2,7 +2,8 @@
 #include <cstdint>
 #include <memory>
 
-/// Matrix products through oneDNN (float, bf16) or a blocked double-precision loop. No LibTorch here.
+/// Matrix products through oneDNN (float, bf16) or a blocked double-precision loop. No LibTorch
+/// here.
 namespace attune::kernels {
 
 enum class DType : uint8_t { F32, BF16, F64 };
@@ -11,7 +12,7 @@ enum class DType : uint8_t { F32, BF16, F64 };
 struct Matrix {
   const void* data = nullptr;
   DType type = DType::F32;
-  int64_t rows = 0, cols = 0;   // as stored
+  int64_t rows = 0, cols = 0;  // as stored
   bool transposed = false;
   int64_t used_rows() const { return transposed ? cols : rows; }
   int64_t used_cols() const { return transposed ? rows : cols; }
@@ -25,8 +26,9 @@ struct MutableMatrix {
 /// A weight kept in oneDNN's own blocked layout for use as the right operand, made once.
 class PackedMatrix {
  public:
-  /// Packs the right operand b [K, N] (as used) for compute type `compute` (F32 or BF16; float sources are rounded to
-  /// bf16). F64 keeps a plain copy. The layout is chosen for left operands of about `expected_rows` rows.
+  /// Packs the right operand b [K, N] (as used) for compute type `compute` (F32 or BF16; float
+  /// sources are rounded to bf16). F64 keeps a plain copy. The layout is chosen for left operands
+  /// of about `expected_rows` rows.
   PackedMatrix(const Matrix& b, DType compute, int64_t expected_rows = 2048);
   ~PackedMatrix();
   PackedMatrix(PackedMatrix&&) noexcept;
@@ -42,12 +44,16 @@ class PackedMatrix {
   std::unique_ptr<State> state_;
 };
 
-/// c = a b (+ bias over columns) (+ c when accumulate). a and b have one type; c is that type or float; bias is float
-/// (double for F64) or null. Empty products (K = 0) give bias or zero. Throws Internal on mismatched shapes.
-void gemm(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* bias, bool accumulate);
-void gemm(const Matrix& a, const PackedMatrix& b, const MutableMatrix& c, const void* bias, bool accumulate);
+/// c = a b (+ bias over columns) (+ c when accumulate). a and b have one type; c is that type or
+/// float; bias is float (double for F64) or null. Empty products (K = 0) give bias or zero. Throws
+/// Internal on mismatched shapes.
+void gemm(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* bias,
+          bool accumulate);
+void gemm(const Matrix& a, const PackedMatrix& b, const MutableMatrix& c, const void* bias,
+          bool accumulate);
 
-/// Name of the oneDNN implementation the last plain or packed call of this thread used ("brg:avx512_core_bf16", ...).
+/// Name of the oneDNN implementation the last plain or packed call of this thread used
+/// ("brg:avx512_core_bf16", ...).
 const char* last_gemm_implementation();
 
 /// True when this CPU multiplies bf16 natively (AVX-512 BF16 or AMX).

@@ -7,7 +7,9 @@ namespace attune::kernels::detail {
 
 namespace {
 
-int64_t size_of(DType type) { return type == DType::F32 ? 4 : type == DType::BF16 ? 2 : 8; }
+int64_t size_of(DType type) {
+  return type == DType::F32 ? 4 : type == DType::BF16 ? 2 : 8;
+}
 
 const char* row(const void* data, DType type, int64_t cols, int64_t index) {
   return static_cast<const char*>(data) + index * cols * size_of(type);
@@ -23,11 +25,14 @@ Matrix padded_tail(const Matrix& x, int64_t begin, int64_t padded, std::vector<c
   return {scratch.data(), x.type, padded, x.cols, x.transposed};
 }
 
-int64_t round_up(int64_t value) { return (value + kTailBlock - 1) / kTailBlock * kTailBlock; }
+int64_t round_up(int64_t value) {
+  return (value + kTailBlock - 1) / kTailBlock * kTailBlock;
+}
 
 }  // namespace
 
-void product_by_rows(const Matrix& a, const MutableMatrix& c, bool accumulate, const RowProduct& run) {
+void product_by_rows(const Matrix& a, const MutableMatrix& c, bool accumulate,
+                     const RowProduct& run) {
   const int64_t main = a.rows / kRowBlock * kRowBlock, tail = a.rows - main;
   if (main > 0) run({a.data, a.type, main, a.cols, false}, {c.data, c.type, main, c.cols});
   if (tail == 0) return;
@@ -46,7 +51,8 @@ void product_by_rows(const Matrix& a, const MutableMatrix& c, bool accumulate, c
 
 void product_by_inner(const Matrix& a, const Matrix& b, bool accumulate, const InnerProduct& run) {
   const int64_t main = a.rows / kRowBlock * kRowBlock, tail = a.rows - main;
-  if (main > 0) run({a.data, a.type, main, a.cols, true}, {b.data, b.type, main, b.cols, false}, accumulate);
+  if (main > 0)
+    run({a.data, a.type, main, a.cols, true}, {b.data, b.type, main, b.cols, false}, accumulate);
   if (tail == 0) return;
   thread_local std::vector<char> a_scratch, b_scratch;
   const Matrix last_a = padded_tail(a, main, round_up(tail), a_scratch);

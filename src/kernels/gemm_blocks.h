@@ -5,14 +5,16 @@
 
 namespace attune::kernels::detail {
 
-/// Rows are cut into a part that is a multiple of kRowBlock and a tail, padded with zero rows to a multiple of
-/// kTailBlock in scratch memory. The number of rows changes from batch to batch; oneDNN compiles a primitive for each
-/// size it meets, which takes longer than the product itself. With blocks, few sizes ever occur.
+/// Rows are cut into a part that is a multiple of kRowBlock and a tail, padded with zero rows to a
+/// multiple of kTailBlock in scratch memory. The number of rows changes from batch to batch; oneDNN
+/// compiles a primitive for each size it meets, which takes longer than the product itself. With
+/// blocks, few sizes ever occur.
 constexpr int64_t kRowBlock = 64, kTailBlock = 16;
 
 /// c = a B (+ c): `run` multiplies one part of the rows of a into the same rows of c.
 using RowProduct = std::function<void(const Matrix& a, const MutableMatrix& c)>;
-void product_by_rows(const Matrix& a, const MutableMatrix& c, bool accumulate, const RowProduct& run);
+void product_by_rows(const Matrix& a, const MutableMatrix& c, bool accumulate,
+                     const RowProduct& run);
 
 /// c = a^T b (+ c) over shared stored rows (weight gradients): `run` multiplies one part of them.
 using InnerProduct = std::function<void(const Matrix& a, const Matrix& b, bool accumulate)>;

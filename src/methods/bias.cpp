@@ -17,7 +17,8 @@ class Bias final : public Tuner {
         ++found;
       }
     }
-    if (found == 0) fail(ErrorCode::BadInput, "bias: none of the chosen sites has a bias in this model");
+    if (found == 0)
+      fail(ErrorCode::BadInput, "bias: none of the chosen sites has a bias in this model");
   }
 
  private:
@@ -30,9 +31,12 @@ void register_bias(Registry<Tuner>& registry) {
   Entry<Tuner> entry;
   entry.name = "bias";
   entry.summary = "BitFit: only the bias vectors train";
-  entry.reference = "Ben Zaken et al. 2022, \"BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked "
-                    "Language-models\", arXiv 2106.10199";
-  entry.options = {{"sites", "globs", "\"*\"", "", "sites whose biases train (globs over site names)"}};
+  entry.reference =
+      "Ben Zaken et al. 2022, \"BitFit: Simple Parameter-efficient Fine-tuning for "
+      "Transformer-based Masked "
+      "Language-models\", arXiv 2106.10199";
+  entry.options = {
+      {"sites", "globs", "\"*\"", "", "sites whose biases train (globs over site names)"}};
   entry.learning_rate = 1e-3;
   entry.tiny = "{}";
   entry.make = [](const Options& options) { return std::make_unique<Bias>(options); };

@@ -23,8 +23,11 @@ void register_full(Registry<Tuner>& registry) {
   Entry<Tuner> entry;
   entry.name = "full";
   entry.summary = "full fine-tuning: every tensor trains";
-  entry.reference = "Devlin et al. 2019, \"BERT: Pre-training of Deep Bidirectional Transformers\", arXiv 1810.04805";
-  entry.options = {{"sites", "globs", "\"*\"", "", "sites whose tensors train (globs over site names)"}};
+  entry.reference =
+      "Devlin et al. 2019, \"BERT: Pre-training of Deep Bidirectional Transformers\", arXiv "
+      "1810.04805";
+  entry.options = {
+      {"sites", "globs", "\"*\"", "", "sites whose tensors train (globs over site names)"}};
   entry.learning_rate = 5e-5;
   entry.tiny = "{}";
   entry.make = [](const Options& options) { return std::make_unique<Full>(options); };

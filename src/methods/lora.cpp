@@ -27,9 +27,11 @@ class Lora final : public Tuner {
     // A ~ U(-1/sqrt(in), 1/sqrt(in)) is Kaiming-uniform with a = sqrt(5), as PEFT draws it.
     const double bound = 1.0 / std::sqrt(static_cast<double>(site.in));
     LowRank edit;
-    edit.down = attachment.parameter(site, "down", attachment.uniform(site, "down", {rank_, site.in}, bound));
+    edit.down = attachment.parameter(site, "down",
+                                     attachment.uniform(site, "down", {rank_, site.in}, bound));
     edit.up = attachment.parameter(site, "up", attachment.zeros({site.out, rank_}));
-    edit.scale = rslora_ ? alpha_ / std::sqrt(static_cast<double>(rank_)) : alpha_ / static_cast<double>(rank_);
+    edit.scale = rslora_ ? alpha_ / std::sqrt(static_cast<double>(rank_))
+                         : alpha_ / static_cast<double>(rank_);
     edit.dropout = dropout_;
     attachment.add(site, edit);
   }
@@ -46,10 +48,13 @@ void register_lora(Registry<Tuner>& registry) {
   Entry<Tuner> entry;
   entry.name = "lora";
   entry.summary = "low-rank update beside frozen projections: y += alpha / rank * (x down^T) up^T";
-  entry.reference = "Hu et al. 2021, \"LoRA: Low-Rank Adaptation of Large Language Models\", arXiv 2106.09685; rsLoRA: "
-                    "Kalajdzievski 2023, arXiv 2312.03732";
+  entry.reference =
+      "Hu et al. 2021, \"LoRA: Low-Rank Adaptation of Large Language Models\", arXiv 2106.09685; "
+      "rsLoRA: "
+      "Kalajdzievski 2023, arXiv 2312.03732";
   entry.options = {
-      {"sites", "globs", "\"*.self.[qv]\"", "", "projections that get an update (globs over site names)"},
+      {"sites", "globs", "\"*.self.[qv]\"", "",
+       "projections that get an update (globs over site names)"},
       {"rank", "int", "8", "[1, inf)", "inner size"},
       {"alpha", "number", "16", "(0, inf)", "strength: the update is scaled by alpha / rank"},
       {"dropout", "number", "0", "[0, 1)", "dropout on the update's input"},

@@ -17,7 +17,8 @@ class Norms final : public Tuner {
         ++found;
       }
     }
-    if (found == 0) fail(ErrorCode::BadInput, "norms: none of the chosen sites is a normalisation layer");
+    if (found == 0)
+      fail(ErrorCode::BadInput, "norms: none of the chosen sites is a normalisation layer");
   }
 
  private:
@@ -30,9 +31,12 @@ void register_norms(Registry<Tuner>& registry) {
   Entry<Tuner> entry;
   entry.name = "norms";
   entry.summary = "only the normalisation layers train";
-  entry.reference = "Qi et al. 2022, \"Parameter-Efficient Tuning on Layer Normalization for Pre-trained Language Models\", "
-                    "arXiv 2211.08682";
-  entry.options = {{"sites", "globs", "\"*\"", "", "sites among which the norms train (globs over site names)"}};
+  entry.reference =
+      "Qi et al. 2022, \"Parameter-Efficient Tuning on Layer Normalization for Pre-trained "
+      "Language Models\", "
+      "arXiv 2211.08682";
+  entry.options = {
+      {"sites", "globs", "\"*\"", "", "sites among which the norms train (globs over site names)"}};
   entry.learning_rate = 1e-3;
   entry.tiny = "{}";
   entry.make = [](const Options& options) { return std::make_unique<Norms>(options); };

@@ -20,14 +20,16 @@ Tensor Block::attend(Forward& pass, const Tensor& x) const {
   args.heads = spec_.heads;
   args.kv_heads = spec_.kv_heads;
   args.head_size = spec_.head_size;
-  args.scale = spec_.score_scale != 0 ? spec_.score_scale : 1.0 / std::sqrt(static_cast<double>(spec_.head_size));
+  args.scale = spec_.score_scale != 0 ? spec_.score_scale
+                                      : 1.0 / std::sqrt(static_cast<double>(spec_.head_size));
   args.causal = spec_.causal;
   args.window = spec_.window;
   args.drop = pass.drop(sites_.self_probs, spec_.attention_dropout);
   Tensor heads = attention(q, k, v, pass.rows(), pass.rows(), args);
   if (pass.touched(sites_.heads)) {
     const int64_t rows = heads.size(0);
-    heads = pass.at(sites_.heads, heads.view({rows, spec_.heads, spec_.head_size})).reshape({rows, -1});
+    heads =
+        pass.at(sites_.heads, heads.view({rows, spec_.heads, spec_.head_size})).reshape({rows, -1});
   }
   return pass.at(sites_.self_out, pass.project(sites_.o, heads));
 }
@@ -40,7 +42,8 @@ Tensor Block::feed_forward(Forward& pass, const Tensor& x) const {
   return pass.at(sites_.ffn_out, pass.project(sites_.down, hidden));
 }
 
-Tensor Block::join(Forward& pass, const Tensor& part, const Tensor& x, int part_site, int norm_site) const {
+Tensor Block::join(Forward& pass, const Tensor& part, const Tensor& x, int part_site,
+                   int norm_site) const {
   const DropSite drop = pass.drop(part_site, spec_.hidden_dropout);
   if (spec_.pre_norm) return x + dropout(part, drop);
   return add_norm(part, x, drop, pass.norm(norm_site, spec_.norm, spec_.norm_eps), false).y;
@@ -48,10 +51,14 @@ Tensor Block::join(Forward& pass, const Tensor& part, const Tensor& x, int part_
 
 Tensor Block::forward(Forward& pass, Tensor x) const {
   x = pass.at(sites_.resid_in, x);
-  const Tensor self_in = pass.at(sites_.self_in, spec_.pre_norm ? normed(pass, sites_.self_norm, x) : x);
-  x = pass.at(sites_.resid_mid, join(pass, attend(pass, self_in), x, sites_.self_out, sites_.self_norm));
-  const Tensor ffn_in = pass.at(sites_.ffn_in, spec_.pre_norm ? normed(pass, sites_.ffn_norm, x) : x);
-  return pass.at(sites_.resid_out, join(pass, feed_forward(pass, ffn_in), x, sites_.ffn_out, sites_.ffn_norm));
+  const Tensor self_in =
+      pass.at(sites_.self_in, spec_.pre_norm ? normed(pass, sites_.self_norm, x) : x);
+  x = pass.at(sites_.resid_mid,
+              join(pass, attend(pass, self_in), x, sites_.self_out, sites_.self_norm));
+  const Tensor ffn_in =
+      pass.at(sites_.ffn_in, spec_.pre_norm ? normed(pass, sites_.ffn_norm, x) : x);
+  return pass.at(sites_.resid_out,
+                 join(pass, feed_forward(pass, ffn_in), x, sites_.ffn_out, sites_.ffn_norm));
 }
 
 }  // namespace attune

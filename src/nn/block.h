@@ -6,8 +6,10 @@ namespace attune {
 
 /// Site ids of one block; -1 where the family has none.
 struct BlockSites {
-  int resid_in = -1, self_in = -1, q = -1, k = -1, v = -1, heads = -1, o = -1, self_out = -1, self_norm = -1;
-  int self_probs = -1, resid_mid = -1, ffn_in = -1, up = -1, gate = -1, hidden = -1, down = -1, ffn_out = -1;
+  int resid_in = -1, self_in = -1, q = -1, k = -1, v = -1, heads = -1, o = -1, self_out = -1,
+      self_norm = -1;
+  int self_probs = -1, resid_mid = -1, ffn_in = -1, up = -1, gate = -1, hidden = -1, down = -1,
+      ffn_out = -1;
   int ffn_norm = -1, resid_out = -1;
 };
 
@@ -23,7 +25,8 @@ class Block {
   Tensor feed_forward(Forward& pass, const Tensor& x) const;
   Tensor normed(Forward& pass, int norm_site, const Tensor& x) const;
   /// dropout(part) + x, then the norm where the norm comes after.
-  Tensor join(Forward& pass, const Tensor& part, const Tensor& x, int part_site, int norm_site) const;
+  Tensor join(Forward& pass, const Tensor& part, const Tensor& x, int part_site,
+              int norm_site) const;
 
   StackSpec spec_;
   BlockSites sites_;

@@ -9,7 +9,8 @@ namespace attune {
 class ProjectionHead final : public Head {
  public:
   /// bias: a Vector site added to the projection (tied output), or -1.
-  ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits, Tensor features);
+  ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits,
+                 Tensor features);
   Tensor logits(const Tensor& which) const override;
   Score cross_entropy(const Tensor& labels, const Tensor& weights, double smoothing) const override;
 

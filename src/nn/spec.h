@@ -21,15 +21,15 @@ struct StackSpec {
   bool pre_norm = false;    // norm before each part; otherwise after the residual sum
   bool final_norm = false;  // one more norm after the last block
   kernels::Activation activation = kernels::Activation::Gelu;
-  bool gated = false;       // ffn.hidden = f(gate) * up
+  bool gated = false;  // ffn.hidden = f(gate) * up
   bool qkv_bias = true, out_bias = true, ffn_bias = true;
-  double score_scale = 0;   // 0: 1 / sqrt(head_size)
+  double score_scale = 0;  // 0: 1 / sqrt(head_size)
   bool causal = false;
-  int64_t window = 0;       // > 0: attention to |i - j| < window
+  int64_t window = 0;  // > 0: attention to |i - j| < window
   double hidden_dropout = 0, attention_dropout = 0;
   // embeddings
   int64_t vocabulary = 0, types = 0;
-  int64_t padding = -1;         // token whose embedding gets no gradient; -1: none
+  int64_t padding = -1;  // token whose embedding gets no gradient; -1: none
   PositionScheme positions = PositionScheme::Learned;
   int64_t max_positions = 0;    // rows of the position table
   int64_t position_offset = 0;  // index of the first token
@@ -41,12 +41,13 @@ struct HeadSpec {
   HeadKind kind = HeadKind::None;
   int64_t labels = 0;
   kernels::Pool pool = kernels::Pool::First;
-  bool pooler = false;                // a dense layer (head.pool) over the pooled row
+  bool pooler = false;  // a dense layer (head.pool) over the pooled row
   kernels::Activation pooler_activation = kernels::Activation::Tanh;
   kernels::Activation transform_activation = kernels::Activation::Gelu;  // masked language model
   double dropout = 0;
-  std::string pool_name;              // "mean", "pooler", ... as recorded
-  std::string body_class, sequence_class, token_class;  // names of transformers' classes, for config.json
+  std::string pool_name;  // "mean", "pooler", ... as recorded
+  std::string body_class, sequence_class,
+      token_class;  // names of transformers' classes, for config.json
 };
 
 /// Where a site's tensors are in a checkpoint. bias empty: none.
@@ -59,9 +60,10 @@ struct ModelSpec {
   StackSpec stack;
   HeadSpec head;
   std::vector<NameRule> names;
-  std::vector<std::string> prefixes;   // of the base model, present or absent in a file: "bert."
-  std::vector<std::string> ignored;    // globs of known buffers and of heads this model does not use
-  std::vector<std::string> optional;   // sites that a checkpoint may lack even without a new head ("head.pool")
+  std::vector<std::string> prefixes;  // of the base model, present or absent in a file: "bert."
+  std::vector<std::string> ignored;   // globs of known buffers and of heads this model does not use
+  std::vector<std::string>
+      optional;  // sites that a checkpoint may lack even without a new head ("head.pool")
   double init_deviation = 0.02;
 };
 
@@ -89,7 +91,8 @@ class Architecture {
  public:
   virtual ~Architecture() = default;
   /// pool: what the checkpoint's own files say ("mean", ...), or empty.
-  virtual ModelSpec spec(const ConfigReader& config, const HeadRequest& head, const std::string& pool) const = 0;
+  virtual ModelSpec spec(const ConfigReader& config, const HeadRequest& head,
+                         const std::string& pool) const = 0;
   /// A small config for the conformance suites.
   virtual Json tiny_config() const = 0;
 };

@@ -12,16 +12,17 @@ Transformer::Transformer(ModelSpec spec, Numerics numerics, Json config) : spec_
   numerics_ = numerics;
   config_ = std::move(config);
   add_embeddings();
-  for (int layer = 0; layer < spec_.stack.layers; ++layer) blocks_.emplace_back(spec_.stack, add_block(layer));
+  for (int layer = 0; layer < spec_.stack.layers; ++layer)
+    blocks_.emplace_back(spec_.stack, add_block(layer));
   if (spec_.stack.final_norm)
-    final_norm_ = weight_site(spec_.stack.name + ".final.norm", WeightKind::Norm, spec_.stack.hidden,
-                              spec_.stack.hidden, spec_.stack.norm_bias);
+    final_norm_ = weight_site(spec_.stack.name + ".final.norm", WeightKind::Norm,
+                              spec_.stack.hidden, spec_.stack.hidden, spec_.stack.norm_bias);
   final_ = flow_site("final", SiteKind::Rows, spec_.stack.hidden);
   add_head();
 }
 
-int Transformer::weight_site(const std::string& name, WeightKind kind, int64_t in, int64_t out, bool bias, int layer,
-                             int tied_to) {
+int Transformer::weight_site(const std::string& name, WeightKind kind, int64_t in, int64_t out,
+                             bool bias, int layer, int tied_to) {
   Site site;
   site.name = name;
   site.weight = kind;
@@ -32,7 +33,8 @@ int Transformer::weight_site(const std::string& name, WeightKind kind, int64_t i
   return add_site(site, tied_to);
 }
 
-int Transformer::flow_site(const std::string& name, SiteKind kind, int64_t width, int layer, int64_t heads) {
+int Transformer::flow_site(const std::string& name, SiteKind kind, int64_t width, int layer,
+                           int64_t heads) {
   Site site;
   site.name = name;
   site.kind = kind;
@@ -49,7 +51,8 @@ void Transformer::add_embeddings() {
   if (s.positions == PositionScheme::Learned)
     pos_ = weight_site(at + "pos", WeightKind::Table, s.max_positions, s.hidden, false);
   if (s.types > 0) type_ = weight_site(at + "type", WeightKind::Table, s.types, s.hidden, false);
-  if (s.embed_norm) embed_norm_ = weight_site(at + "norm", WeightKind::Norm, s.hidden, s.hidden, s.norm_bias);
+  if (s.embed_norm)
+    embed_norm_ = weight_site(at + "norm", WeightKind::Norm, s.hidden, s.hidden, s.norm_bias);
   embed_out_ = flow_site(at + "out", SiteKind::Rows, s.hidden);
 }
 
@@ -70,17 +73,22 @@ BlockSites Transformer::add_block(int layer) {
   b.heads = flow_site(at + "self.heads", SiteKind::Heads, q_width, layer, s.heads);
   b.o = weight_site(at + "self.o", WeightKind::Projection, q_width, s.hidden, s.out_bias, layer);
   b.self_out = flow_site(at + "self.out", SiteKind::Rows, s.hidden, layer);
-  b.self_norm = weight_site(at + "self.norm", WeightKind::Norm, s.hidden, s.hidden, s.norm_bias, layer);
+  b.self_norm =
+      weight_site(at + "self.norm", WeightKind::Norm, s.hidden, s.hidden, s.norm_bias, layer);
   b.resid_mid = flow_site(at + "resid.mid", SiteKind::Rows, s.hidden, layer);
   flow_site(at + "ffn", SiteKind::Part, s.hidden, layer);
   b.ffn_in = flow_site(at + "ffn.in", SiteKind::Rows, s.hidden, layer);
-  b.up = weight_site(at + "ffn.up", WeightKind::Projection, s.hidden, s.intermediate, s.ffn_bias, layer);
+  b.up = weight_site(at + "ffn.up", WeightKind::Projection, s.hidden, s.intermediate, s.ffn_bias,
+                     layer);
   if (s.gated)
-    b.gate = weight_site(at + "ffn.gate", WeightKind::Projection, s.hidden, s.intermediate, s.ffn_bias, layer);
+    b.gate = weight_site(at + "ffn.gate", WeightKind::Projection, s.hidden, s.intermediate,
+                         s.ffn_bias, layer);
   b.hidden = flow_site(at + "ffn.hidden", SiteKind::Rows, s.intermediate, layer);
-  b.down = weight_site(at + "ffn.down", WeightKind::Projection, s.intermediate, s.hidden, s.ffn_bias, layer);
+  b.down = weight_site(at + "ffn.down", WeightKind::Projection, s.intermediate, s.hidden,
+                       s.ffn_bias, layer);
   b.ffn_out = flow_site(at + "ffn.out", SiteKind::Rows, s.hidden, layer);
-  b.ffn_norm = weight_site(at + "ffn.norm", WeightKind::Norm, s.hidden, s.hidden, s.norm_bias, layer);
+  b.ffn_norm =
+      weight_site(at + "ffn.norm", WeightKind::Norm, s.hidden, s.hidden, s.norm_bias, layer);
   b.resid_out = flow_site(at + "resid.out", SiteKind::Rows, s.hidden, layer);
   return b;
 }
@@ -88,20 +96,24 @@ BlockSites Transformer::add_block(int layer) {
 void Transformer::add_head() {
   const StackSpec& s = spec_.stack;
   const HeadSpec& h = spec_.head;
-  if (h.pooler) head_pool_ = weight_site("head.pool", WeightKind::Projection, s.hidden, s.hidden, true);
+  if (h.pooler)
+    head_pool_ = weight_site("head.pool", WeightKind::Projection, s.hidden, s.hidden, true);
   if (h.kind == HeadKind::MaskedLm) {
-    head_transform_ = weight_site("head.transform", WeightKind::Projection, s.hidden, s.hidden, true);
+    head_transform_ =
+        weight_site("head.transform", WeightKind::Projection, s.hidden, s.hidden, true);
     head_norm_ = weight_site("head.norm", WeightKind::Norm, s.hidden, s.hidden, s.norm_bias);
   }
   head_in_ = flow_site("head.in", SiteKind::Rows, s.hidden);
   if (h.kind == HeadKind::None) return;
   if (h.kind == HeadKind::MaskedLm) {
-    head_proj_ = weight_site("head.proj", WeightKind::Projection, s.hidden, s.vocabulary, false, -1, tok_);
+    head_proj_ =
+        weight_site("head.proj", WeightKind::Projection, s.hidden, s.vocabulary, false, -1, tok_);
     head_bias_ = weight_site("head.bias", WeightKind::Vector, s.vocabulary, s.vocabulary, false);
   } else {
     head_proj_ = weight_site("head.proj", WeightKind::Projection, s.hidden, h.labels, true);
   }
-  logits_ = flow_site("logits", SiteKind::Rows, h.kind == HeadKind::MaskedLm ? s.vocabulary : h.labels);
+  logits_ =
+      flow_site("logits", SiteKind::Rows, h.kind == HeadKind::MaskedLm ? s.vocabulary : h.labels);
 }
 
 namespace {
@@ -119,23 +131,28 @@ Tensor counted_positions(const RowIndex& rows, int64_t offset) {
 
 Tensor Transformer::embed(Forward& pass, const Stream& stream) const {
   const StackSpec& s = spec_.stack;
-  if (s.positions == PositionScheme::Learned && stream.rows.longest + s.position_offset > s.max_positions)
+  if (s.positions == PositionScheme::Learned &&
+      stream.rows.longest + s.position_offset > s.max_positions)
     fail(ErrorCode::BadInput,
-         "a text of {} tokens is longer than the {} positions of this model; set data.max_length, or truncate",
+         "a text of {} tokens is longer than the {} positions of this model; set data.max_length, "
+         "or truncate",
          stream.rows.longest, s.max_positions - s.position_offset);
   std::vector<Tensor> tables{pass.table(tok_)}, indices{stream.ids};
   if (pos_ >= 0) {
     tables.push_back(pass.table(pos_));
-    indices.push_back(stream.positions.defined() ? stream.positions
-                                                 : counted_positions(stream.rows, s.position_offset));
+    indices.push_back(stream.positions.defined()
+                          ? stream.positions
+                          : counted_positions(stream.rows, s.position_offset));
   }
   if (type_ >= 0) {
     tables.push_back(pass.table(type_));
-    indices.push_back(stream.types.defined() ? stream.types : at::zeros({stream.rows.rows()}, at::kInt));
+    indices.push_back(stream.types.defined() ? stream.types
+                                             : at::zeros({stream.rows.rows()}, at::kInt));
   }
   // The sum and its norm are made in the master type: one rounding instead of three.
   Tensor x = embedding(tables, indices, pass.master(), s.padding);
-  if (embed_norm_ >= 0) x = add_norm(x, Tensor(), {}, pass.norm(embed_norm_, s.norm, s.norm_eps), false).y;
+  if (embed_norm_ >= 0)
+    x = add_norm(x, Tensor(), {}, pass.norm(embed_norm_, s.norm, s.norm_eps), false).y;
   x = dropout(x, pass.drop(embed_out_, s.hidden_dropout));
   return pass.at(embed_out_, cast(x, pass.scalar()));
 }
@@ -145,12 +162,15 @@ Tensor Transformer::head_input(Forward& pass, const Tensor& x, const RowIndex& r
   if (h.kind == HeadKind::MaskedLm) {
     const Tensor y = activation(h.transform_activation, pass.project(head_transform_, x));
     return pass.at(head_in_,
-                   add_norm(y, Tensor(), {}, pass.norm(head_norm_, spec_.stack.norm, spec_.stack.norm_eps), false).y);
+                   add_norm(y, Tensor(), {},
+                            pass.norm(head_norm_, spec_.stack.norm, spec_.stack.norm_eps), false)
+                       .y);
   }
   if (h.kind == HeadKind::Token || h.kind == HeadKind::Span)
     return pass.at(head_in_, dropout(cast(x, pass.master()), pass.drop(head_in_, h.dropout)));
   Tensor pooled = pool(h.pool, x, rows);
-  pass.enter(RowIndex::from_lengths(std::vector<int64_t>(static_cast<size_t>(rows.sequences()), 1)));
+  pass.enter(
+      RowIndex::from_lengths(std::vector<int64_t>(static_cast<size_t>(rows.sequences()), 1)));
   if (h.pooler) pooled = activation(h.pooler_activation, pass.project(head_pool_, pooled));
   return pass.at(head_in_, dropout(pooled, pass.drop(head_in_, h.dropout)));
 }
@@ -159,17 +179,21 @@ Output Transformer::forward(const Batch& batch, const Want& want) {
   const std::map<std::string, Stream>::const_iterator stream = batch.streams.find(spec_.stack.name);
   if (stream == batch.streams.end())
     fail(ErrorCode::Internal, "the batch has no stream \"{}\"", spec_.stack.name);
-  const std::shared_ptr<Forward> pass = std::make_shared<Forward>(*this, batch, want);  // shared with the head
+  const std::shared_ptr<Forward> pass =
+      std::make_shared<Forward>(*this, batch, want);  // shared with the head
   const RowIndex& rows = stream->second.rows;
   pass->enter(rows);
   Tensor x = embed(*pass, stream->second);
   for (const Block& block : blocks_) x = block.forward(*pass, x);
   if (final_norm_ >= 0)
-    x = add_norm(x, Tensor(), {}, pass->norm(final_norm_, spec_.stack.norm, spec_.stack.norm_eps), false).y;
+    x = add_norm(x, Tensor(), {}, pass->norm(final_norm_, spec_.stack.norm, spec_.stack.norm_eps),
+                 false)
+            .y;
   x = pass->at(final_, x);
   Output output;
   output.rows[spec_.stack.name] = rows;
-  const bool sequence_head = spec_.head.kind == HeadKind::Sequence || spec_.head.kind == HeadKind::None;
+  const bool sequence_head =
+      spec_.head.kind == HeadKind::Sequence || spec_.head.kind == HeadKind::None;
   if (want.head && spec_.head.kind != HeadKind::None) {
     const Tensor features = head_input(*pass, x, rows);
     output.head = std::make_unique<ProjectionHead>(pass, head_proj_, head_bias_, logits_, features);

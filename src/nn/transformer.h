@@ -17,9 +17,10 @@ class Transformer final : public Model {
   const ModelSpec& spec() const { return spec_; }
 
  private:
-  int weight_site(const std::string& name, WeightKind kind, int64_t in, int64_t out, bool bias, int layer = -1,
-                  int tied_to = -1);
-  int flow_site(const std::string& name, SiteKind kind, int64_t width, int layer = -1, int64_t heads = 1);
+  int weight_site(const std::string& name, WeightKind kind, int64_t in, int64_t out, bool bias,
+                  int layer = -1, int tied_to = -1);
+  int flow_site(const std::string& name, SiteKind kind, int64_t width, int layer = -1,
+                int64_t heads = 1);
   void add_embeddings();
   BlockSites add_block(int layer);
   void add_head();
@@ -29,9 +30,10 @@ class Transformer final : public Model {
 
   ModelSpec spec_;
   std::vector<Block> blocks_;
-  int tok_ = -1, pos_ = -1, type_ = -1, embed_norm_ = -1, embed_out_ = -1, final_norm_ = -1, final_ = -1;
-  int head_pool_ = -1, head_transform_ = -1, head_norm_ = -1, head_in_ = -1, head_proj_ = -1, head_bias_ = -1,
-      logits_ = -1;
+  int tok_ = -1, pos_ = -1, type_ = -1, embed_norm_ = -1, embed_out_ = -1, final_norm_ = -1,
+      final_ = -1;
+  int head_pool_ = -1, head_transform_ = -1, head_norm_ = -1, head_in_ = -1, head_proj_ = -1,
+      head_bias_ = -1, logits_ = -1;
 };
 
 }  // namespace attune

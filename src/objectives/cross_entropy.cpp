@@ -6,12 +6,15 @@ namespace {
 
 class SoftmaxCrossEntropy final : public Objective {
  public:
-  explicit SoftmaxCrossEntropy(const Options& options) : smoothing_(options.get<double>("smoothing")) {}
+  explicit SoftmaxCrossEntropy(const Options& options)
+      : smoothing_(options.get<double>("smoothing")) {}
   Loss compute(Model& model, const Batch& batch) override {
     const Output output = model.forward(batch, wants());
-    const std::map<std::string, Tensor>::const_iterator weights = batch.fields.find("class_weights");
+    const std::map<std::string, Tensor>::const_iterator weights =
+        batch.fields.find("class_weights");
     return {output.head->cross_entropy(batch.fields.at("labels"),
-                                       weights != batch.fields.end() ? weights->second : Tensor(), smoothing_),
+                                       weights != batch.fields.end() ? weights->second : Tensor(),
+                                       smoothing_),
             {}};
   }
 
@@ -25,10 +28,15 @@ void register_cross_entropy(Registry<Objective>& registry) {
   Entry<Objective> entry;
   entry.name = "cross_entropy";
   entry.summary = "softmax cross-entropy; sums over labelled rows, -100 skipped";
-  entry.reference = "label smoothing: Szegedy et al. 2016, \"Rethinking the Inception Architecture\", arXiv 1512.00567";
-  entry.options = {{"smoothing", "number", "0", "[0, 1)", "share of the target spread evenly over the classes"}};
+  entry.reference =
+      "label smoothing: Szegedy et al. 2016, \"Rethinking the Inception Architecture\", arXiv "
+      "1512.00567";
+  entry.options = {
+      {"smoothing", "number", "0", "[0, 1)", "share of the target spread evenly over the classes"}};
   entry.tiny = "{}";
-  entry.make = [](const Options& options) { return std::make_unique<SoftmaxCrossEntropy>(options); };
+  entry.make = [](const Options& options) {
+    return std::make_unique<SoftmaxCrossEntropy>(options);
+  };
   registry.add(std::move(entry));
 }
 

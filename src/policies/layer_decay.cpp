@@ -1,4 +1,5 @@
-// Layer-wise learning-rate decay: the top block trains at the full rate, each block below at a factor of it.
+// Layer-wise learning-rate decay: the top block trains at the full rate, each block below at a
+// factor of it.
 #include <cmath>
 
 #include "policies/registry.h"
@@ -31,9 +32,12 @@ void register_layer_decay(Registry<TrainingPolicy>& registry) {
   Entry<TrainingPolicy> entry;
   entry.name = "layer_decay";
   entry.summary = "learning rate falls by a factor from each block to the one below";
-  entry.reference = "Howard and Ruder 2018, \"Universal Language Model Fine-tuning\", arXiv 1801.06146; Clark et al. 2020, "
-                    "\"ELECTRA\", arXiv 2003.10555";
-  entry.options = {{"factor", "number", "0.95", "(0, 1]", "rate of a block relative to the one above"}};
+  entry.reference =
+      "Howard and Ruder 2018, \"Universal Language Model Fine-tuning\", arXiv 1801.06146; Clark et "
+      "al. 2020, "
+      "\"ELECTRA\", arXiv 2003.10555";
+  entry.options = {
+      {"factor", "number", "0.95", "(0, 1]", "rate of a block relative to the one above"}};
   entry.tiny = "{factor: 0.8}";
   entry.make = [](const Options& options) { return std::make_unique<LayerDecay>(options); };
   registry.add(std::move(entry));

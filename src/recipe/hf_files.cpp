@@ -15,12 +15,15 @@ namespace fs = std::filesystem;
 Json head_config(const Model& model, const Task* task) {
   Json config = Json::object();
   const Transformer* transformer = dynamic_cast<const Transformer*>(&model);
-  if (task == nullptr || transformer == nullptr || transformer->spec().head.kind == HeadKind::None) return config;
+  if (task == nullptr || transformer == nullptr || transformer->spec().head.kind == HeadKind::None)
+    return config;
   const HeadSpec& head = transformer->spec().head;
-  // Transformers' sequence class pools by its pooler only; another way is kept as a plain body with our own head.
+  // Transformers' sequence class pools by its pooler only; another way is kept as a plain body with
+  // our own head.
   const bool ours = head.kind == HeadKind::Sequence && !head.pooler;
   if (head.kind == HeadKind::Token) config["architectures"] = {head.token_class};
-  if (head.kind == HeadKind::Sequence) config["architectures"] = {ours ? head.body_class : head.sequence_class};
+  if (head.kind == HeadKind::Sequence)
+    config["architectures"] = {ours ? head.body_class : head.sequence_class};
   Json id2label = Json::object(), label2id = Json::object();
   for (size_t i = 0; i < task->labels().size(); ++i) {
     id2label[std::to_string(i)] = task->labels()[i];
@@ -34,8 +37,9 @@ Json head_config(const Model& model, const Task* task) {
   config["label2id"] = label2id;
   if (head.kind == HeadKind::Sequence)
     config["problem_type"] = task->regression() ? "regression"
-                             : task->objective() == "binary_cross_entropy" ? "multi_label_classification"
-                                                                            : "single_label_classification";
+                             : task->objective() == "binary_cross_entropy"
+                                 ? "multi_label_classification"
+                                 : "single_label_classification";
   if (ours) config["attune_pool"] = head.pool_name;
   return config;
 }
@@ -48,15 +52,19 @@ void write_merged(Model& model, Adaptation& adaptation, const Task* task, const 
   fs::create_directories(fresh);
   write_model(model, base, fresh, head_config(model, task));
   for (const char* folder : {"1_Pooling", "2_Normalize"})
-    if (directory_exists(base + "/" + folder)) fs::copy(base + "/" + folder, fresh + "/" + folder, fs::copy_options::recursive);
-  for (const char* name : {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"})
-    if (file_exists(base + "/" + name)) write_file_atomic(fresh + "/" + name, read_file(base + "/" + name));
+    if (directory_exists(base + "/" + folder))
+      fs::copy(base + "/" + folder, fresh + "/" + folder, fs::copy_options::recursive);
+  for (const char* name :
+       {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"})
+    if (file_exists(base + "/" + name))
+      write_file_atomic(fresh + "/" + name, read_file(base + "/" + name));
   replace_directory(fresh, directory);
   adaptation.unmerge();
 }
 
 void write_run_model(Session& session, const std::string& run) {
-  write_merged(session.model(), session.adaptation(), &session.task(), find_model(session.recipe().model), run + "/model");
+  write_merged(session.model(), session.adaptation(), &session.task(),
+               find_model(session.recipe().model), run + "/model");
 }
 
 }  // namespace attune

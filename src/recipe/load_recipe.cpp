@@ -20,7 +20,8 @@ bool states_optimizer_rate(const Node& root) {
   return true;
 }
 
-/// An override of one of several ways to say one thing takes the place of the others: train.steps of epochs.
+/// An override of one of several ways to say one thing takes the place of the others: train.steps
+/// of epochs.
 Node without_rivals(Node root, std::string_view path) {
   static const std::vector<std::vector<std::string>> kRivals = {{"epochs", "steps", "minutes"},
                                                                 {"batch_tokens", "batch_size"}};
@@ -40,8 +41,9 @@ Node without_rivals(Node root, std::string_view path) {
 
 Recipe with_sets(Node root, const std::vector<std::string>& sets) {
   for (const std::string& assignment : sets)
-    root = apply_set(without_rivals(root, trim(std::string_view(assignment).substr(0, assignment.find('=')))),
-                     assignment);
+    root = apply_set(
+        without_rivals(root, trim(std::string_view(assignment).substr(0, assignment.find('=')))),
+        assignment);
   return Recipe::from_node(root);
 }
 
@@ -67,7 +69,8 @@ class FlagRecipe {
  private:
   const Json* given(const std::string& name) const {
     const Json::const_iterator found = args_.find(name);
-    if (found == args_.end() || found->is_null() || (found->is_array() && found->empty())) return nullptr;
+    if (found == args_.end() || found->is_null() || (found->is_array() && found->empty()))
+      return nullptr;
     return &*found;
   }
   static Node::Place place(std::string name) {
@@ -90,8 +93,10 @@ class FlagRecipe {
     const Json* value = given(name);
     if (value == nullptr) return;
     std::vector<Node> items;
-    for (const std::string& item : texts(*value)) items.push_back(Node::scalar(item, false, place(name)));
-    root_ = root_.with(path, items.size() == 1 ? items.front() : Node::list(std::move(items), place(name)));
+    for (const std::string& item : texts(*value))
+      items.push_back(Node::scalar(item, false, place(name)));
+    root_ = root_.with(
+        path, items.size() == 1 ? items.front() : Node::list(std::move(items), place(name)));
   }
 
   void columns() {
@@ -102,8 +107,10 @@ class FlagRecipe {
       for (const std::string& part : split(item, ',')) {
         const size_t equals = part.find('=');
         if (equals == std::string::npos || equals == 0 || equals + 1 == part.size())
-          fail(ErrorCode::BadInput, "--columns {}: expected role=column, as in text=description,label=section", item);
-        entries.emplace_back(part.substr(0, equals), Node::scalar(part.substr(equals + 1), true, place("columns")));
+          fail(ErrorCode::BadInput,
+               "--columns {}: expected role=column, as in text=description,label=section", item);
+        entries.emplace_back(part.substr(0, equals),
+                             Node::scalar(part.substr(equals + 1), true, place("columns")));
       }
     }
     root_ = root_.with("data.columns", Node::map(std::move(entries), place("columns")));
@@ -127,17 +134,21 @@ class FlagRecipe {
 
 }  // namespace
 
-Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets, const Json& flags) {
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets,
+                   const Json& flags) {
   return with_sets(FlagRecipe(flags, load_yaml(path)).build(), sets);
 }
 
 Recipe recipe_from_flags(const Json& args, const std::vector<std::string>& sets) {
   for (const char* name : {"model", "task", "train"}) {
     const Json::const_iterator found = args.find(name);
-    const bool absent = found == args.end() || found->is_null() || (found->is_array() && found->empty());
+    const bool absent =
+        found == args.end() || found->is_null() || (found->is_array() && found->empty());
     if (absent && sets.empty())
-      fail(ErrorCode::BadInput, "training without a recipe file: --{} is missing; give a recipe, or --model, --task "
-           "and --train", name);
+      fail(ErrorCode::BadInput,
+           "training without a recipe file: --{} is missing; give a recipe, or --model, --task "
+           "and --train",
+           name);
   }
   return with_sets(FlagRecipe(args, Node::map({}, {"the flags", 0, 0})).build(), sets);
 }

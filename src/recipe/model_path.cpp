@@ -25,7 +25,9 @@ std::string hub_folder() {
 }
 
 /// "org/name" -> "models--org--name".
-std::string cache_name(const std::string& name) { return "models--" + join(split(name, '/'), "--"); }
+std::string cache_name(const std::string& name) {
+  return "models--" + join(split(name, '/'), "--");
+}
 
 /// The snapshot that refs/main names, else the newest one, else "".
 std::string snapshot_in(const std::string& folder) {
@@ -34,12 +36,14 @@ std::string snapshot_in(const std::string& folder) {
   if (file_exists(ref)) {
     const std::string content = read_file(ref);
     const std::string revision(trim(content));
-    if (!revision.empty() && directory_exists(snapshots + "/" + revision)) return snapshots + "/" + revision;
+    if (!revision.empty() && directory_exists(snapshots + "/" + revision))
+      return snapshots + "/" + revision;
   }
   std::string newest;
   std::filesystem::file_time_type newest_time;
   std::error_code ignored;
-  for (const std::filesystem::directory_entry& entry : std::filesystem::directory_iterator(snapshots, ignored)) {
+  for (const std::filesystem::directory_entry& entry :
+       std::filesystem::directory_iterator(snapshots, ignored)) {
     if (!entry.is_directory(ignored)) continue;
     const std::filesystem::file_time_type time = entry.last_write_time(ignored);
     if (newest.empty() || time > newest_time) newest = entry.path().string(), newest_time = time;
@@ -50,7 +54,8 @@ std::string snapshot_in(const std::string& folder) {
 }  // namespace
 
 std::string find_model(const std::string& name) {
-  if (name.empty()) fail(ErrorCode::BadInput, "looking for a model: its name is empty; pass a directory or a name");
+  if (name.empty())
+    fail(ErrorCode::BadInput, "looking for a model: its name is empty; pass a directory or a name");
   if (directory_exists(name)) return name;
   std::vector<std::string> looked = {name};
   const bool relative = name.front() != '/' && name.front() != '.';
@@ -68,7 +73,8 @@ std::string find_model(const std::string& name) {
     looked.push_back(folder + "/snapshots");
   }
   fail(ErrorCode::NotFound,
-       "looking for the model \"{}\": no such directory; looked at {}{}. Nothing is downloaded: put the model in a "
+       "looking for the model \"{}\": no such directory; looked at {}{}. Nothing is downloaded: "
+       "put the model in a "
        "directory and pass its path",
        name, join(looked, ", "), models.empty() ? " ($ATTUNE_MODELS is not set)" : "");
 }

@@ -20,11 +20,14 @@ std::string Named::where() const {
 }
 
 Named read_named(const Node& node, const std::string& path) {
-  constexpr std::string_view kForms = "a name, or one name with its options such as {lora: {rank: 8}}";
-  if (node.is_scalar() && !node.text().empty()) return {node.text(), Node::null(node.place()), path, node};
+  constexpr std::string_view kForms =
+      "a name, or one name with its options such as {lora: {rank: 8}}";
+  if (node.is_scalar() && !node.text().empty())
+    return {node.text(), Node::null(node.place()), path, node};
   if (!node.is_map() || node.entries().size() != 1) wrong_value(node, path, kForms);
   const auto& [name, options] = node.entries().front();
-  if (!options.is_map() && !options.is_null()) wrong_value(options, path + "." + name, "a mapping of options");
+  if (!options.is_map() && !options.is_null())
+    wrong_value(options, path + "." + name, "a mapping of options");
   return {name, options.is_null() ? Node::null(node.place()) : options, path, node};
 }
 
@@ -39,11 +42,11 @@ std::vector<Named> read_named_list(const Node& node, const std::string& path) {
 
 namespace {
 
-[[noreturn]] void unknown(const Node& node, std::string_view path, std::string_view what, const std::string& name,
-                          const std::vector<std::string>& known) {
+[[noreturn]] void unknown(const Node& node, std::string_view path, std::string_view what,
+                          const std::string& name, const std::vector<std::string>& known) {
   const std::string place = node.place().text();
-  fail(ErrorCode::BadInput, "{}{}{}: there is no {} \"{}\";{}", place, place.empty() ? "" : ": ", path, what, name,
-       suggestion(name, known));
+  fail(ErrorCode::BadInput, "{}{}{}: there is no {} \"{}\";{}", place, place.empty() ? "" : ": ",
+       path, what, name, suggestion(name, known));
 }
 
 template <class T>

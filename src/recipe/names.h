@@ -4,8 +4,8 @@
 
 #include "recipe/recipe.h"
 
-// The names in a recipe and their options, checked against the registries and completed with every default.
-// All throw BadInput that begins with place and key path and names the nearest known one.
+// The names in a recipe and their options, checked against the registries and completed with every
+// default. All throw BadInput that begins with place and key path and names the nearest known one.
 
 namespace attune {
 

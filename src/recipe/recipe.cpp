@@ -37,10 +37,12 @@ const std::vector<Option>& top_options() {
 const std::vector<Option>& data_options() {
   static const std::vector<Option> kOptions = {
       {"train", "any", "required", "", "a path, a list of paths, or {path, columns, limit}"},
-      {"eval", "any", "null", "", "the same as train, or a share of it such as 10%, or a number of its rows"},
+      {"eval", "any", "null", "",
+       "the same as train, or a share of it such as 10%, or a number of its rows"},
       {"columns", "map", "{}", "", "role: column"},
       {"max_length", "int", "0", "[0, inf)", "tokens an input; 0: what the model takes"},
-      {"too_long", "choice", "truncate", "truncate|stride|error", "what is done with longer inputs"},
+      {"too_long", "choice", "truncate", "truncate|stride|error",
+       "what is done with longer inputs"},
       {"on_bad_row", "choice", "error", "error|skip", "what is done with rows that cannot be read"},
       {"header", "bool", "true", "", "CSV and TSV: the first line names the columns"},
   };
@@ -69,7 +71,8 @@ const std::vector<Option>& train_options() {
       {"lr", "number", "auto", "(0, 1000]", "peak learning rate"},
       {"schedule", "any", "linear", "", "linear, cosine, constant"},
       {"clip", "number", "1", "[0, inf)", "largest gradient norm; 0: off"},
-      {"precision", "choice", "auto", "auto|fp32|bf16|fp64", "number format of the forward and backward pass"},
+      {"precision", "choice", "auto", "auto|fp32|bf16|fp64",
+       "number format of the forward and backward pass"},
       {"eval_every", "any", "10%", "", "how often to evaluate"},
       {"save_every", "any", "10%", "", "how often to save"},
       {"log_every", "int", "10", "[1, inf)", "steps between lines of the log"},
@@ -91,19 +94,22 @@ const std::vector<Option>& adamw_options() {
   return kOptions;
 }
 
-bool is_none(const Node& node) { return node.is_null() || (node.is_scalar() && node.text() == "none"); }
+bool is_none(const Node& node) {
+  return node.is_null() || (node.is_scalar() && node.text() == "none");
+}
 
 /// Role -> column; a role that no task knows is a mistake.
 std::map<std::string, std::string> read_columns(const Node& node, const std::string& path) {
   static const std::vector<std::string> kRoles = {
-      "text",   "text_pair", "label",      "labels",   "tokens",    "tags",      "question", "context",
-      "source", "target",    "prompt",     "messages", "sentence1", "sentence2", "score",    "answers",
-      "anchor", "positive",  "completion", "negative", "image",     "audio"};
+      "text",       "text_pair", "label",  "labels",  "tokens", "tags",
+      "question",   "context",   "source", "target",  "prompt", "messages",
+      "sentence1",  "sentence2", "score",  "answers", "anchor", "positive",
+      "completion", "negative",  "image",  "audio"};
   std::map<std::string, std::string> result;
   for (const auto& [role, column] : node.entries()) {
     if (std::find(kRoles.begin(), kRoles.end(), role) == kRoles.end())
-      fail(ErrorCode::BadInput, "{}: {}.{}: no task has such a column;{}", column.place().text(), path, role,
-           suggestion(role, kRoles));
+      fail(ErrorCode::BadInput, "{}: {}.{}: no task has such a column;{}", column.place().text(),
+           path, role, suggestion(role, kRoles));
     result[role] = column.as_string(path + "." + role);
   }
   return result;
@@ -118,7 +124,8 @@ DataFile read_file_entry(const Node& node, const std::string& path) {
     file.columns = read_columns(options.node("columns"), path + ".columns");
     file.limit = options.get<int64_t>("limit");
     if (options.get<double>("weight") != 1)
-      fail(ErrorCode::Unsupported, "{}: mixing files by weight is not built yet; leave it out, or set a limit",
+      fail(ErrorCode::Unsupported,
+           "{}: mixing files by weight is not built yet; leave it out, or set a limit",
            options.where("weight"));
   } else {
     if (!node.is_scalar()) wrong_value(node, path, kForms);
@@ -156,7 +163,8 @@ void read_eval(const Node& node, Recipe& recipe) {
     return;
   }
   if (!value.is_number_integer() || value.get<int64_t>() < 1)
-    wrong_value(node, "data.eval", "a path, a share such as 10%, or a number of rows of at least 1");
+    wrong_value(node, "data.eval",
+                "a path, a share such as 10%, or a number of rows of at least 1");
   recipe.eval_share = value.get<double>();
 }
 
@@ -180,7 +188,8 @@ Json read_class_weights(const Node& node) {
   for (const auto& [label, value] : node.entries()) {
     const std::string path = "class_weights." + label;
     const double weight = value.as_number(path);
-    if (!(weight >= 0) || !std::isfinite(weight)) wrong_value(value, path, "a weight of at least 0");
+    if (!(weight >= 0) || !std::isfinite(weight))
+      wrong_value(value, path, "a weight of at least 0");
     weights[label] = weight;
   }
   return weights;
@@ -192,8 +201,8 @@ void at_most_one(const Options& options, const std::vector<std::string>& keys) {
   for (const std::string& key : keys) {
     if (!options.given(key)) continue;
     if (!first.empty())
-      fail(ErrorCode::BadInput, "{}: {} is given too (line {}); give one of {}", options.where(key), first,
-           options.place(first).line, join(keys, ", "));
+      fail(ErrorCode::BadInput, "{}: {} is given too (line {}); give one of {}", options.where(key),
+           first, options.place(first).line, join(keys, ", "));
     first = key;
   }
 }
@@ -206,7 +215,8 @@ void read_optimizer(const Options& train, Recipe& recipe) {
          suggestion(named.name, {"adamw"}));
   const Options options(adamw_options(), named.options, "train.optimizer.adamw");
   const std::vector<double> betas = options.get<std::vector<double>>("betas");
-  if (betas.size() != 2) wrong_value(options.node("betas"), "train.optimizer.adamw.betas", "two numbers");
+  if (betas.size() != 2)
+    wrong_value(options.node("betas"), "train.optimizer.adamw.betas", "two numbers");
   recipe.beta1 = betas[0];
   recipe.beta2 = betas[1];
   recipe.eps = options.get<double>("eps");
@@ -214,8 +224,8 @@ void read_optimizer(const Options& train, Recipe& recipe) {
   const bool here = options.node("lr").text() != "auto";
   const bool outside = train.node("lr").text() != "auto";
   if (here && outside)
-    fail(ErrorCode::BadInput, "{}: the learning rate is given at {} too; give one", train.where("lr"),
-         options.where("lr"));
+    fail(ErrorCode::BadInput, "{}: the learning rate is given at {} too; give one",
+         train.where("lr"), options.where("lr"));
   if (here) recipe.lr = options.get<double>("lr");
   if (outside) recipe.lr = train.get<double>("lr");
 }
@@ -228,9 +238,10 @@ void read_best(const Node& node, Recipe& recipe) {
     check_metric(recipe.best_metric, node);
     return;
   }
-  const Options options({{"metric", "string", "auto", "", "the metric; auto: the task's main one"},
-                         {"patience", "int", "0", "[0, inf)", "evaluations without improvement; 0: never stop"}},
-                        node, "train.best");
+  const Options options(
+      {{"metric", "string", "auto", "", "the metric; auto: the task's main one"},
+       {"patience", "int", "0", "[0, inf)", "evaluations without improvement; 0: never stop"}},
+      node, "train.best");
   recipe.best_metric = options.get<std::string>("metric");
   recipe.patience = options.get<int64_t>("patience");
   check_metric(recipe.best_metric, options.node("metric"));
@@ -270,7 +281,8 @@ void read_train(const Node& node, Recipe& recipe) {
 std::string default_output(const Node& root, const std::string& task) {
   const std::filesystem::path file(root.place().file);
   const std::string extension = file.extension().string();
-  if (extension == ".yaml" || extension == ".yml" || extension == ".json") return "runs/" + file.stem().string();
+  if (extension == ".yaml" || extension == ".yml" || extension == ".json")
+    return "runs/" + file.stem().string();
   return "runs/" + task;
 }
 
@@ -289,13 +301,15 @@ Recipe Recipe::from_node(const Node& node) {
   recipe.methods = checked_methods(options.node("methods"));
   recipe.policies = checked_policies(options.node("policies"));
   recipe.objective = checked_objective(options.node("objective"));
-  const Options head({{"pool", "choice", "auto", "auto|first|pooler|mean|max", "how a sequence becomes one vector"}},
+  const Options head({{"pool", "choice", "auto", "auto|first|pooler|mean|max",
+                       "how a sequence becomes one vector"}},
                      options.node("head"), "head");
   recipe.pool = head.get<std::string>("pool");
   recipe.label_smoothing = options.get<double>("label_smoothing");
   recipe.class_weights = read_class_weights(options.node("class_weights"));
   if (options.given("eval_on") && !options.node("eval_on").items().empty())
-    fail(ErrorCode::Unsupported, "{}: evaluating further files is not built yet; run attune eval on each after the run",
+    fail(ErrorCode::Unsupported,
+         "{}: evaluating further files is not built yet; run attune eval on each after the run",
          options.where("eval_on"));
   read_train(options.node("train"), recipe);
   return recipe;

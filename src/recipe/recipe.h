@@ -10,7 +10,8 @@
 
 namespace attune {
 
-/// One file of examples: where it is, its own names of columns (role -> column), and how many rows are read (0: all).
+/// One file of examples: where it is, its own names of columns (role -> column), and how many rows
+/// are read (0: all).
 struct DataFile {
   std::string path;
   std::map<std::string, std::string> columns;
@@ -28,7 +29,8 @@ struct NamedOptions {
 struct Recipe {
   std::string model, task, init_from, output;
   std::vector<DataFile> train, eval;
-  double eval_share = 0;  // evaluation rows held out of train: in (0, 1) a share, from 1 a count; 0: none
+  double eval_share =
+      0;  // evaluation rows held out of train: in (0, 1) a share, from 1 a count; 0: none
   std::map<std::string, std::string> columns;
   int64_t max_length = 0;  // tokens; 0: what the model takes
   std::string too_long = "truncate";
@@ -44,7 +46,8 @@ struct Recipe {
   double epochs = 3;
   int64_t steps = 0;
   double minutes = 0;
-  int64_t batch_tokens = 2048, batch_size = 0;  // one of them is positive: packed rows, or examples, a micro-batch
+  int64_t batch_tokens = 2048,
+          batch_size = 0;  // one of them is positive: packed rows, or examples, a micro-batch
   int64_t accumulate = 1;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
   double lr = 0;  // 0: auto, by the methods
@@ -65,13 +68,15 @@ struct Recipe {
   static Recipe from_node(const Node& node);
 };
 
-/// Reads a recipe file ("-": standard input is not one), lays the flags of recipe_from_flags over it, and applies
+/// Reads a recipe file ("-": standard input is not one), lays the flags of recipe_from_flags over
+/// it, and applies
 /// `--set path=value` overrides in order. Errors: NotFound, BadInput.
-Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets, const Json& flags = Json::object());
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& sets,
+                   const Json& flags = Json::object());
 
-/// The recipe that the flags of `attune train` describe: model, task, train, eval, method, output, columns, epochs, lr,
-/// batch_size, batch_tokens, max_length, seed, threads; absent or null ones take the recipe's defaults.
-/// Errors: BadInput naming the flag.
+/// The recipe that the flags of `attune train` describe: model, task, train, eval, method, output,
+/// columns, epochs, lr, batch_size, batch_tokens, max_length, seed, threads; absent or null ones
+/// take the recipe's defaults. Errors: BadInput naming the flag.
 Recipe recipe_from_flags(const Json& args, const std::vector<std::string>& sets);
 
 }  // namespace attune

@@ -85,7 +85,8 @@ Json train_json(const Recipe& recipe) {
   result["log_every"] = recipe.log_every;
   result["keep"] = recipe.keep;
   Json best;
-  if (!recipe.best_metric.empty()) best = Json{{"metric", recipe.best_metric}, {"patience", recipe.patience}};
+  if (!recipe.best_metric.empty())
+    best = Json{{"metric", recipe.best_metric}, {"patience", recipe.patience}};
   result["best"] = best;
   result["seed"] = recipe.seed;
   result["threads"] = recipe.threads;
@@ -110,7 +111,8 @@ Json Recipe::resolved() const {
 }
 
 std::string Recipe::resolved_yaml() const {
-  return "# Every default filled in: running this recipe again repeats the run.\n" + to_yaml(resolved());
+  return "# Every default filled in: running this recipe again repeats the run.\n" +
+         to_yaml(resolved());
 }
 
 }  // namespace attune

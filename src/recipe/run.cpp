@@ -33,14 +33,20 @@ bool is_used(const std::string& run) {
 }
 
 void check_directory(const std::string& run, bool overwrite) {
-  if (file_exists(run)) fail(ErrorCode::BadInput, "the output directory {} is a file; give another `output`", run);
+  if (file_exists(run))
+    fail(ErrorCode::BadInput, "the output directory {} is a file; give another `output`", run);
   if (is_used(run)) {
     if (!overwrite)
-      fail(ErrorCode::BadInput, "the output directory {} exists already; give another `output`, or --overwrite to replace "
-           "the run in it, or `attune resume {}` to go on with it", run, run);
+      fail(ErrorCode::BadInput,
+           "the output directory {} exists already; give another `output`, or --overwrite to "
+           "replace "
+           "the run in it, or `attune resume {}` to go on with it",
+           run, run);
     if (!file_exists(run + "/recipe.yaml"))
-      fail(ErrorCode::BadInput, "--overwrite: {} holds no run of Attune (no recipe.yaml), so it is left alone; give "
-           "another `output`", run);
+      fail(ErrorCode::BadInput,
+           "--overwrite: {} holds no run of Attune (no recipe.yaml), so it is left alone; give "
+           "another `output`",
+           run);
   }
 }
 
@@ -55,7 +61,8 @@ void clear_directory(const std::string& run) {
 Json machine() {
   struct utsname name {};
   uname(&name);
-  return Json{{"system", format("{} {}", name.sysname, name.release)}, {"threads", kernels::threads()},
+  return Json{{"system", format("{} {}", name.sysname, name.release)},
+              {"threads", kernels::threads()},
               {"instructions", kernels::isa_name(kernels::isa())}};
 }
 
@@ -64,27 +71,33 @@ Json run_record(Session& session, const Trainer::Result& result, const TrainConf
   const AdapterCard card = session.card();
   return Json{
       {"metrics", result.metrics},
-      {"kept", Json{{"step", result.kept_step}, {"which", config.best_metric.empty() ? "last" : "best " + config.best_metric}}},
+      {"kept", Json{{"step", result.kept_step},
+                    {"which", config.best_metric.empty() ? "last" : "best " + config.best_metric}}},
       {"steps", result.steps},
       {"examples", result.examples},
       {"tokens", result.tokens},
       {"seconds", result.seconds},
-      {"tokens_per_second", result.seconds > 0 ? static_cast<double>(result.tokens) / result.seconds : 0},
+      {"tokens_per_second",
+       result.seconds > 0 ? static_cast<double>(result.tokens) / result.seconds : 0},
       {"first_loss", result.first_loss},
       {"last_loss", result.last_loss},
       {"stopped_early", result.stopped_early},
       {"rows_cut", result.cut_rows},
-      {"costs", Json{{"trainable", cost.trainable}, {"head", cost.head}, {"stored_bytes", cost.stored_bytes}}},
+      {"costs", Json{{"trainable", cost.trainable},
+                     {"head", cost.head},
+                     {"stored_bytes", cost.stored_bytes}}},
       {"peak_bytes", peak_resident_bytes()},
       {"seed", session.recipe().seed},
       {"precision", dtype_name(session.model().numerics().compute)},
       {"versions", Json{{"attune", ATTUNE_VERSION}, {"libtorch", libtorch_version()}}},
       {"machine", machine()},
-      {"sha256", Json{{"model", card.fingerprint}, {"tokenizer", session.tokenizer().fingerprint()},
+      {"sha256", Json{{"model", card.fingerprint},
+                      {"tokenizer", session.tokenizer().fingerprint()},
                       {"data", session.data_fingerprint()}}}};
 }
 
-void write_trainer_state(const std::string& run, const Trainer::Result& result, const TrainConfig& config) {
+void write_trainer_state(const std::string& run, const Trainer::Result& result,
+                         const TrainConfig& config) {
   TrainerState state;
   state.global_step = state.max_steps = result.steps;
   state.num_train_epochs = config.epochs;
@@ -97,15 +110,17 @@ void write_trainer_state(const std::string& run, const Trainer::Result& result, 
   write_file_atomic(run + "/trainer_state.json", trainer_state_json(state, records).dump(2) + "\n");
 }
 
-int finish(Session& session, const std::string& run, const Trainer::Result& result, const TrainConfig& config,
-           Json& out) {
+int finish(Session& session, const std::string& run, const Trainer::Result& result,
+           const TrainConfig& config, Json& out) {
   if (result.signal != 0) {
-    log_info("stopped at step {}; everything is saved. Go on with: attune resume {}", result.steps, run);
+    log_info("stopped at step {}; everything is saved. Go on with: attune resume {}", result.steps,
+             run);
     out = Json{{"run", run}, {"interrupted", true}, {"step", result.steps}};
     return 128 + result.signal;
   }
   if (result.cut_rows > 0)
-    log_warning("{} row(s) were longer than data.max_length and were cut", with_thousands(result.cut_rows));
+    log_warning("{} row(s) were longer than data.max_length and were cut",
+                with_thousands(result.cut_rows));
   out = run_record(session, result, config);
   write_file_atomic(run + "/run.json", out.dump(2) + "\n");
   write_trainer_state(run, result, config);
@@ -115,7 +130,8 @@ int finish(Session& session, const std::string& run, const Trainer::Result& resu
   return 0;
 }
 
-int run_trainer(Session& session, const std::string& run, bool resume, Progress& progress, Json& out) {
+int run_trainer(Session& session, const std::string& run, bool resume, Progress& progress,
+                Json& out) {
   for (const std::string& line : session.summary()) log_info("{}", line);
   const TrainConfig config = session.train_config();
   Trainer trainer(config, session.parts(run), progress);
@@ -148,7 +164,8 @@ int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
 
 int resume_run(const std::string& run, int threads, Progress& progress, Json& result) {
   if (!file_exists(run + "/recipe.yaml"))
-    fail(ErrorCode::NotFound, "resuming {}: there is no recipe.yaml in it; give the directory of a run", run);
+    fail(ErrorCode::NotFound,
+         "resuming {}: there is no recipe.yaml in it; give the directory of a run", run);
   const FileLock lock(run + "/.lock");
   remove_left_overs(run);
   Recipe recipe = load_recipe(run + "/recipe.yaml", {});

@@ -20,20 +20,25 @@
 namespace attune {
 
 Numerics numerics_of(const std::string& precision) {
-  if (precision == "auto") return {kernels::has_native_bf16() ? kernels::DType::BF16 : kernels::DType::F32};
+  if (precision == "auto")
+    return {kernels::has_native_bf16() ? kernels::DType::BF16 : kernels::DType::F32};
   if (precision == "fp32") return {kernels::DType::F32};
   if (precision == "fp64") return {kernels::DType::F64};
   if (precision != "bf16")
-    fail(ErrorCode::BadInput, "precision \"{}\" is unknown; choose auto, fp32, bf16 or fp64", precision);
+    fail(ErrorCode::BadInput, "precision \"{}\" is unknown; choose auto, fp32, bf16 or fp64",
+         precision);
   if (!kernels::has_native_bf16())
-    fail(ErrorCode::Unsupported, "precision bf16: this CPU has no AVX-512 BF16 or AMX; choose fp32 (auto does)");
+    fail(ErrorCode::Unsupported,
+         "precision bf16: this CPU has no AVX-512 BF16 or AMX; choose fp32 (auto does)");
   return {kernels::DType::BF16};
 }
 
-Session::Session(Recipe recipe) : recipe_(std::move(recipe)), task_registry_(tasks()), method_registry_(methods()) {
+Session::Session(Recipe recipe)
+    : recipe_(std::move(recipe)), task_registry_(tasks()), method_registry_(methods()) {
   model_directory_ = find_model(recipe_.model);
   for (const NamedOptions& method : recipe_.methods)
-    Options(method_registry_.at(method.name).options, Node::from_json(method.options, {method.path, 0, 0}), method.name);
+    Options(method_registry_.at(method.name).options,
+            Node::from_json(method.options, {method.path, 0, 0}), method.name);
   tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(model_directory_));
   open_data();
   make_task();
@@ -52,10 +57,12 @@ Dataset open_files(const std::vector<DataFile>& files, const Recipe& recipe) {
     paths.push_back(file.path);
     options.limit = std::max(options.limit, file.limit);
     if (files.size() > 1 && file.limit > 0)
-      fail(ErrorCode::Unsupported, "data: a limit on one of several files ({}) is not built yet; give one file", file.path);
+      fail(ErrorCode::Unsupported,
+           "data: a limit on one of several files ({}) is not built yet; give one file", file.path);
   }
   Dataset data = Dataset::open(paths, options);
-  if (!data.bad_rows().empty()) log_warning("skipped {} bad row(s); the first: {}", data.bad_rows().size(), data.bad_rows()[0]);
+  if (!data.bad_rows().empty())
+    log_warning("skipped {} bad row(s); the first: {}", data.bad_rows().size(), data.bad_rows()[0]);
   return data;
 }
 
@@ -63,7 +70,8 @@ Dataset open_files(const std::vector<DataFile>& files, const Recipe& recipe) {
 
 void Session::open_data() {
   for (const DataFile& file : recipe_.train)
-    for (const std::pair<const std::string, std::string>& entry : file.columns) recipe_.columns.insert(entry);
+    for (const std::pair<const std::string, std::string>& entry : file.columns)
+      recipe_.columns.insert(entry);
   train_ = DataView::all(open_files(recipe_.train, recipe_));
   if (!recipe_.eval.empty()) eval_ = DataView::all(open_files(recipe_.eval, recipe_));
 }
@@ -76,17 +84,20 @@ void Session::make_task() {
   context.tokenizer = tokenizer_.get();
   context.error_when_too_long = recipe_.too_long == "error";
   if (!recipe_.init_from.empty())
-    fail(ErrorCode::Unsupported, "init_from: {}: starting from another run is not built yet; leave it out, or merge that "
-         "run (attune merge) and take the result as `model`", recipe_.init_from);
+    fail(ErrorCode::Unsupported,
+         "init_from: {}: starting from another run is not built yet; leave it out, or merge that "
+         "run (attune merge) and take the result as `model`",
+         recipe_.init_from);
   if (recipe_.too_long == "stride")
-    fail(ErrorCode::Unsupported, "data.too_long: stride belongs to question answering, which is not built yet; "
+    fail(ErrorCode::Unsupported,
+         "data.too_long: stride belongs to question answering, which is not built yet; "
          "choose truncate or error");
   const Json config = read_json(model_directory_ + "/config.json");
   const int64_t positions = config.value("max_position_embeddings", int64_t{0});
   context.max_length = recipe_.max_length > 0 ? recipe_.max_length : positions;
   if (positions > 0 && context.max_length > positions)
-    fail(ErrorCode::BadInput, "data.max_length: {} is more than the {} positions of {}", context.max_length, positions,
-         recipe_.model);
+    fail(ErrorCode::BadInput, "data.max_length: {} is more than the {} positions of {}",
+         context.max_length, positions, recipe_.model);
   task_->prepare(train_.data, context);
   if (recipe_.eval_share > 0) {
     std::vector<std::string> strata;
@@ -111,7 +122,8 @@ void Session::make_model() {
 void Session::attach() {
   adaptation_ = std::make_unique<Adaptation>(*loaded_.model, method_registry_, recipe_.seed);
   if (recipe_.methods.empty()) adaptation_->add("default", {"full", Json::object()});
-  for (const NamedOptions& method : recipe_.methods) adaptation_->add("default", {method.name, method.options}, method.path);
+  for (const NamedOptions& method : recipe_.methods)
+    adaptation_->add("default", {method.name, method.options}, method.path);
   // A head that the checkpoint lacks always trains, whatever the methods say.
   adaptation_->add("default", {"head", Json{{"fresh_only", true}}});
   const Registry<Objective> objective_registry = objectives();
@@ -120,11 +132,13 @@ void Session::attach() {
   if (objective.name == "cross_entropy" && recipe_.label_smoothing > 0)
     objective.options["smoothing"] = recipe_.label_smoothing;
   const Entry<Objective>& entry = objective_registry.at(objective.name);
-  objective_ = entry.make(Options(entry.options, Node::from_json(objective.options, {"recipe", 0, 0}), "objective"));
+  objective_ = entry.make(
+      Options(entry.options, Node::from_json(objective.options, {"recipe", 0, 0}), "objective"));
   const Registry<TrainingPolicy> policy_registry = policies();
   for (const NamedOptions& policy : recipe_.policies) {
     const Entry<TrainingPolicy>& found = policy_registry.at(policy.name);
-    policies_.push_back(found.make(Options(found.options, Node::from_json(policy.options, {policy.path, 0, 0}), policy.name)));
+    policies_.push_back(found.make(
+        Options(found.options, Node::from_json(policy.options, {policy.path, 0, 0}), policy.name)));
   }
   if (recipe_.lr <= 0) {
     recipe_.lr = method_registry_.at("full").learning_rate;
@@ -143,14 +157,19 @@ Tensor Session::class_weights() const {
   std::vector<float> weights(names.size(), 1.0F);
   if (recipe_.class_weights.is_string()) {
     // As scikit-learn's "balanced": rows / (labels * rows of the label).
-    const double rows = static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0}));
+    const double rows =
+        static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0}));
     for (size_t i = 0; i < names.size(); ++i)
-      weights[i] = static_cast<float>(rows / (static_cast<double>(names.size()) * static_cast<double>(std::max<int64_t>(1, counts[i]))));
+      weights[i] =
+          static_cast<float>(rows / (static_cast<double>(names.size()) *
+                                     static_cast<double>(std::max<int64_t>(1, counts[i]))));
   } else {
     for (const auto& [label, weight] : recipe_.class_weights.items()) {
-      const std::vector<std::string>::const_iterator found = std::find(names.begin(), names.end(), label);
+      const std::vector<std::string>::const_iterator found =
+          std::find(names.begin(), names.end(), label);
       if (found == names.end())
-        fail(ErrorCode::BadInput, "class_weights: the label \"{}\" does not occur;{}", label, suggestion(label, names));
+        fail(ErrorCode::BadInput, "class_weights: the label \"{}\" does not occur;{}", label,
+             suggestion(label, names));
       weights[static_cast<size_t>(found - names.begin())] = weight.get<float>();
     }
   }
@@ -169,15 +188,18 @@ std::vector<std::string> Session::summary() const {
                          loaded_.model->config().value("model_type", "?"), with_thousands(total),
                          dtype_name(loaded_.model->numerics().compute)));
   for (const std::string& line : loaded_.report.lines()) lines.push_back("           " + line);
-  lines.push_back(format("data       {} rows to train ({}), {} to evaluate", with_thousands(train_.size()),
-                         train_.data.format_name(), with_thousands(eval_.size())));
-  lines.push_back(format("task       {}{}{}", recipe_.task,
-                         task_->labels().empty() ? "" : format(", {} labels", task_->labels().size()),
-                         loaded_.report.pool.empty() ? "" : format(", head pools by {}", loaded_.report.pool)));
+  lines.push_back(format("data       {} rows to train ({}), {} to evaluate",
+                         with_thousands(train_.size()), train_.data.format_name(),
+                         with_thousands(eval_.size())));
+  lines.push_back(
+      format("task       {}{}{}", recipe_.task,
+             task_->labels().empty() ? "" : format(", {} labels", task_->labels().size()),
+             loaded_.report.pool.empty() ? "" : format(", head pools by {}", loaded_.report.pool)));
   std::vector<std::string> names;
   for (const NamedOptions& method : recipe_.methods) names.push_back(method.name);
   lines.push_back(format("methods    {}: {} trained parameters ({:.2f} %), head {}",
-                         names.empty() ? "full" : join(names, " + "), with_thousands(cost.trainable),
+                         names.empty() ? "full" : join(names, " + "),
+                         with_thousands(cost.trainable),
                          100.0 * static_cast<double>(cost.trainable) / static_cast<double>(total),
                          with_thousands(cost.head)));
   return lines;
@@ -208,7 +230,8 @@ TrainConfig Session::train_config() const {
   config.keep = recipe_.keep;
   config.best_metric = recipe_.best_metric == "auto" ? task_->main_metric() : recipe_.best_metric;
   if (eval_.size() == 0 && !config.best_metric.empty())
-    fail(ErrorCode::BadInput, "train.best needs evaluation data: give data.eval a file or a share such as 10%");
+    fail(ErrorCode::BadInput,
+         "train.best needs evaluation data: give data.eval a file or a share such as 10%");
   config.patience = recipe_.patience;
   config.seed = recipe_.seed;
   return config;
@@ -233,17 +256,27 @@ void Session::write_peft_beside(const std::string& folder) {
   const Transformer& model = dynamic_cast<const Transformer&>(*loaded_.model);
   const bool plain_head = model.spec().head.kind != HeadKind::Sequence || model.spec().head.pooler;
   try {
-    export_peft(*adaptation_, *loaded_.model, "default", recipe_.model, recipe_.task, plain_head, folder);
+    export_peft(*adaptation_, *loaded_.model, "default", recipe_.model, recipe_.task, plain_head,
+                folder);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::Unsupported) throw;
   }
 }
 
 TrainParts Session::parts(const std::string& run) {
-  return TrainParts{*loaded_.model, *adaptation_, *task_, *objective_, policies_, train_, eval_, class_weights(), run,
+  return TrainParts{*loaded_.model,
+                    *adaptation_,
+                    *task_,
+                    *objective_,
+                    policies_,
+                    train_,
+                    eval_,
+                    class_weights(),
+                    run,
                     [this, run] {
-                      save_adapter(*adaptation_, "default", card(), run + "/adapter",
-                                   [this](const std::string& folder) { write_peft_beside(folder); });
+                      save_adapter(
+                          *adaptation_, "default", card(), run + "/adapter",
+                          [this](const std::string& folder) { write_peft_beside(folder); });
                     }};
 }
 

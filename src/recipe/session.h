@@ -17,11 +17,12 @@
 
 namespace attune {
 
-/// fp32, bf16, fp64, or auto: bf16 where the machine multiplies it natively. Errors: BadInput; Unsupported for bf16
-/// on a machine without it.
+/// fp32, bf16, fp64, or auto: bf16 where the machine multiplies it natively. Errors: BadInput;
+/// Unsupported for bf16 on a machine without it.
 Numerics numerics_of(const std::string& precision);
 
-/// Everything a recipe names, made in the order in which users' mistakes show soonest: data, task, model, methods.
+/// Everything a recipe names, made in the order in which users' mistakes show soonest: data, task,
+/// model, methods.
 class Session {
  public:
   /// Errors: whatever is wrong with the recipe, its files or its data; nothing is written.
@@ -39,7 +40,8 @@ class Session {
   /// What the user should know before the run, a line each.
   std::vector<std::string> summary() const;
   TrainConfig train_config() const;
-  /// Reads the rows that could stop a run half way: those evaluated on, and with data.too_long: error all others too.
+  /// Reads the rows that could stop a run half way: those evaluated on, and with data.too_long:
+  /// error all others too.
   void check_rows() const;
   AdapterCard card();
   /// Makes the parts of a trainer; they refer to this session.
@@ -67,10 +69,12 @@ class Session {
   std::vector<std::unique_ptr<TrainingPolicy>> policies_;
 };
 
-/// Runs a recipe from the start into its output directory, or goes on with a run. Returns the exit status (0, 130, 143);
-/// prints through `progress` and the log; the summary of the run comes back in `result`.
+/// Runs a recipe from the start into its output directory, or goes on with a run. Returns the exit
+/// status (0, 130, 143); prints through `progress` and the log; the summary of the run comes back
+/// in `result`.
 int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result);
-/// `threads`: instead of the recipe's; 0: as it says. Another number than before changes the last bits of sums.
+/// `threads`: instead of the recipe's; 0: as it says. Another number than before changes the last
+/// bits of sums.
 int resume_run(const std::string& run, int threads, Progress& progress, Json& result);
 
 }  // namespace attune

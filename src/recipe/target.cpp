@@ -32,7 +32,8 @@ Strength strength_of(const std::string& text) {
   char* end = nullptr;
   const double factor = std::strtod(text.c_str() + colon + 1, &end);
   if (*end != '\0' || end == text.c_str() + colon + 1)
-    fail(ErrorCode::BadInput, "--adapter {}: after the colon a number is expected, as in DIR:0.5", text);
+    fail(ErrorCode::BadInput, "--adapter {}: after the colon a number is expected, as in DIR:0.5",
+         text);
   return {text.substr(0, colon), factor};
 }
 
@@ -65,8 +66,11 @@ void make_task(Target& target, const TargetRequest& request) {
   if (name.empty()) name = task_of_config(config);
   if (name.empty()) {
     if (request.need_task)
-      fail(ErrorCode::BadInput, "{} has no head that a task could read; give a RUN, or a checkpoint with a classification "
-           "or tagging head (`attune tasks` lists the tasks)", request.name);
+      fail(ErrorCode::BadInput,
+           "{} has no head that a task could read; give a RUN, or a checkpoint with a "
+           "classification "
+           "or tagging head (`attune tasks` lists the tasks)",
+           request.name);
     return;
   }
   target.task = tasks().at(name).make(Options());
@@ -74,8 +78,10 @@ void make_task(Target& target, const TargetRequest& request) {
   context.columns = request.columns;
   context.tokenizer = target.tokenizer.get();
   context.max_length = config.value("max_position_embeddings", int64_t{0});
-  if (!target.card.task.empty()) context.max_length = target.card.task_state.value("max_length", context.max_length);
-  Json state = target.card.task.empty() ? Json{{"labels", labels_of_config(config)}} : target.card.task_state;
+  if (!target.card.task.empty())
+    context.max_length = target.card.task_state.value("max_length", context.max_length);
+  Json state = target.card.task.empty() ? Json{{"labels", labels_of_config(config)}}
+                                        : target.card.task_state;
   if (!context.columns.empty()) state.erase("columns");
   target.task->restore(state, context);
 }
@@ -85,8 +91,8 @@ std::string base_directory_of(const AdapterCard& card, const std::string& folder
   try {
     return find_model(card.base);
   } catch (const Error& error) {
-    fail(ErrorCode::NotFound, "the adapter {} belongs to the model \"{}\", which is not there: {}", folder, card.base,
-         error.what());
+    fail(ErrorCode::NotFound, "the adapter {} belongs to the model \"{}\", which is not there: {}",
+         folder, card.base, error.what());
   }
 }
 
@@ -94,7 +100,7 @@ std::string base_directory_of(const AdapterCard& card, const std::string& folder
 struct Sources {
   std::string folder;     // of the attune.json that says how the model was built; "" when none does
   std::string directory;  // of the base checkpoint
-  std::string peft;       // of the PEFT adapter that `name` is; PEFT's files beside ours do not count
+  std::string peft;  // of the PEFT adapter that `name` is; PEFT's files beside ours do not count
   LoadOptions load;
 };
 
@@ -119,7 +125,8 @@ void head_of_peft(const std::string& adapter, const std::string& directory, Load
 Sources find_sources(const TargetRequest& request, Target& target) {
   Sources sources;
   sources.load.numerics = numerics_of(request.precision);
-  const std::string first = request.adapters.empty() ? "" : strength_of(request.adapters[0]).directory;
+  const std::string first =
+      request.adapters.empty() ? "" : strength_of(request.adapters[0]).directory;
   sources.folder = adapter_folder(request.name);
   if (!sources.folder.empty()) {
     target.run = request.name;
@@ -127,7 +134,9 @@ Sources find_sources(const TargetRequest& request, Target& target) {
     sources.folder = adapter_folder(first);
   }
   if (sources.folder.empty() && file_exists(request.name + "/recipe.yaml"))
-    fail(ErrorCode::NotFound, "{} is a run that has not finished: it has no adapter yet; `attune resume {}` goes on with it",
+    fail(ErrorCode::NotFound,
+         "{} is a run that has not finished: it has no adapter yet; `attune resume {}` goes on "
+         "with it",
          request.name, request.name);
   if (!sources.folder.empty()) {
     target.card = read_adapter_card(sources.folder);
@@ -137,7 +146,8 @@ Sources find_sources(const TargetRequest& request, Target& target) {
   if (!target.run.empty()) {
     sources.directory = base_directory_of(target.card, sources.folder);
   } else {
-    sources.directory = find_model(sources.peft.empty() ? request.name : read_peft_card(sources.peft).base_model);
+    sources.directory =
+        find_model(sources.peft.empty() ? request.name : read_peft_card(sources.peft).base_model);
   }
   const std::string classifier = sources.peft.empty() ? first : sources.peft;
   if (!sources.load.own_head && !classifier.empty() && is_peft(classifier))
@@ -152,7 +162,8 @@ void attach_adapter(Target& target, const std::string& set, const std::string& d
     load_peft(*target.adaptation, target.model(), set, directory);
     return;
   }
-  if (target.loaded.fingerprint.empty()) target.loaded.fingerprint = checkpoint_fingerprint(target.base_directory);
+  if (target.loaded.fingerprint.empty())
+    target.loaded.fingerprint = checkpoint_fingerprint(target.base_directory);
   load_adapter(*target.adaptation, set, ours, target.loaded.fingerprint);
 }
 
@@ -164,10 +175,13 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
   const Sources sources = find_sources(request, *target);
   target->base_directory = sources.directory;
   target->loaded = load_model(sources.directory, sources.load);
-  if (file_exists(sources.directory + "/tokenizer.json") || file_exists(sources.directory + "/vocab.txt"))
+  if (file_exists(sources.directory + "/tokenizer.json") ||
+      file_exists(sources.directory + "/vocab.txt"))
     target->tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(sources.directory));
-  target->adaptation = std::make_unique<Adaptation>(target->model(), target->methods, sources.load.seed);
-  if (!target->run.empty() || !sources.peft.empty()) attach_adapter(*target, "default", request.name);
+  target->adaptation =
+      std::make_unique<Adaptation>(target->model(), target->methods, sources.load.seed);
+  if (!target->run.empty() || !sources.peft.empty())
+    attach_adapter(*target, "default", request.name);
   for (size_t i = 0; i < request.adapters.size(); ++i) {
     const Strength strength = strength_of(request.adapters[i]);
     const std::string set = format("adapter{}", i + 1);

@@ -12,29 +12,31 @@
 
 namespace attune {
 
-/// What a command works on: a run, an adapter or a checkpoint directory, with further adapters on top.
+/// What a command works on: a run, an adapter or a checkpoint directory, with further adapters on
+/// top.
 struct TargetRequest {
-  std::string name;                     // RUN, adapter or MODEL
-  std::vector<std::string> adapters;    // DIR or DIR:0.5; ours or PEFT's
-  std::string task;                     // for a bare model: how to read its head; "" guesses from its config
+  std::string name;                   // RUN, adapter or MODEL
+  std::vector<std::string> adapters;  // DIR or DIR:0.5; ours or PEFT's
+  std::string task;  // for a bare model: how to read its head; "" guesses from its config
   std::map<std::string, std::string> columns;
   std::string precision = "auto";
   bool need_task = true;
 };
 
 struct Target {
-  std::string base_directory;           // of the checkpoint
-  std::string run;                      // "" when a bare model was given
+  std::string base_directory;  // of the checkpoint
+  std::string run;             // "" when a bare model was given
   AdapterCard card;
   Registry<Tuner> methods;
   std::unique_ptr<Tokenizer> tokenizer;
   LoadedModel loaded;
   std::unique_ptr<Adaptation> adaptation;
-  std::unique_ptr<Task> task;           // null when the model has no head that a task reads
+  std::unique_ptr<Task> task;  // null when the model has no head that a task reads
   Model& model() { return *loaded.model; }
 };
 
-/// Errors: NotFound (says where it looked), Corrupt, BadInput when an adapter belongs to another base.
+/// Errors: NotFound (says where it looked), Corrupt, BadInput when an adapter belongs to another
+/// base.
 std::unique_ptr<Target> open_target(const TargetRequest& request);
 
 /// The folder of a run's or adapter's attune.json; "" when `name` is neither.

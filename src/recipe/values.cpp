@@ -33,10 +33,13 @@ constexpr ScheduleName kScheduleNames[] = {{Schedule::Kind::Linear, "linear"},
                                            {Schedule::Kind::Cosine, "cosine"},
                                            {Schedule::Kind::Constant, "constant"}};
 
-std::string inside(std::string_view path, std::string_view key) { return format("{}.{}", path, key); }
+std::string inside(std::string_view path, std::string_view key) {
+  return format("{}.{}", path, key);
+}
 
 void read_warmup(const Node& node, std::string_view path, Schedule& schedule) {
-  constexpr std::string_view kForms = "a share of the run below 100% such as 6%, or a number of steps";
+  constexpr std::string_view kForms =
+      "a share of the run below 100% such as 6%, or a number of steps";
   if (!node.is_scalar()) wrong_value(node, path, kForms);
   double share = 0;
   if (read_percent(node.text(), share)) {
@@ -53,15 +56,17 @@ void read_warmup(const Node& node, std::string_view path, Schedule& schedule) {
 
 void wrong_value(const Node& node, std::string_view path, std::string_view expected) {
   const std::string place = node.place().text();
-  fail(ErrorCode::BadInput, "{}{}{}: expected {}, found {}", place, place.empty() ? "" : ": ", path, expected,
-       node.shown());
+  fail(ErrorCode::BadInput, "{}{}{}: expected {}, found {}", place, place.empty() ? "" : ": ", path,
+       expected, node.shown());
 }
 
 bool read_percent(std::string_view text, double& share) {
   text = trim(text);
   if (text.size() < 2 || text.back() != '%') return false;
   const std::string_view digits = trim(text.substr(0, text.size() - 1));
-  if (digits.empty() || !((digits.front() >= '0' && digits.front() <= '9') || digits.front() == '.')) return false;
+  if (digits.empty() ||
+      !((digits.front() >= '0' && digits.front() <= '9') || digits.front() == '.'))
+    return false;
   double value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (error != std::errc() || end != digits.data() + digits.size()) return false;
@@ -73,7 +78,8 @@ std::string percent_text(double share) {
   for (int digits = 1; digits <= 17; ++digits) {
     const std::string text = format("{:.{}g}%", share * 100, digits);
     double back = 0;
-    if (text.find('e') == std::string::npos && read_percent(text, back) && back == share) return text;
+    if (text.find('e') == std::string::npos && read_percent(text, back) && back == share)
+      return text;
   }
   return format("{}%", share * 100);
 }
@@ -81,7 +87,8 @@ std::string percent_text(double share) {
 Interval read_interval(const Node& node, std::string_view path) {
   if (node.is_scalar()) {
     double share = 0;
-    if (read_percent(node.text(), share) && share > 0 && share <= 1) return {Interval::Kind::Share, share};
+    if (read_percent(node.text(), share) && share > 0 && share <= 1)
+      return {Interval::Kind::Share, share};
     if (node.text() == "epoch") return {Interval::Kind::Epochs, 1};
     if (node.text() == "never") return {Interval::Kind::Never, 0};
     const Json steps = node.to_json();
@@ -93,13 +100,15 @@ Interval read_interval(const Node& node, std::string_view path) {
   for (const IntervalName& known : kIntervalNames) {
     if (known.name != name) continue;
     const double count = value.as_number(inside(path, name));
-    const bool whole = known.kind == Interval::Kind::Steps || known.kind == Interval::Kind::Examples;
+    const bool whole =
+        known.kind == Interval::Kind::Steps || known.kind == Interval::Kind::Examples;
     if (!(count > 0) || !std::isfinite(count) || (whole && count != std::floor(count)))
-      wrong_value(value, inside(path, name), whole ? "a whole number of at least 1" : "a number above 0");
+      wrong_value(value, inside(path, name),
+                  whole ? "a whole number of at least 1" : "a number above 0");
     return {known.kind, count};
   }
-  fail(ErrorCode::BadInput, "{}: {}: unknown key; expected {}", value.place().text(), inside(path, name),
-       kIntervalForms);
+  fail(ErrorCode::BadInput, "{}: {}: unknown key; expected {}", value.place().text(),
+       inside(path, name), kIntervalForms);
 }
 
 Json interval_json(const Interval& interval) {
@@ -121,7 +130,8 @@ Json interval_json(const Interval& interval) {
 Schedule read_schedule(const Node& node, std::string_view path) {
   Schedule schedule;
   const bool named = node.is_map() && node.entries().size() == 1;
-  if (!node.is_scalar() && !named) wrong_value(node, path, "linear, cosine, constant, or {linear: {warmup: 6%}}");
+  if (!node.is_scalar() && !named)
+    wrong_value(node, path, "linear, cosine, constant, or {linear: {warmup: 6%}}");
   const std::string name = node.is_scalar() ? node.text() : node.entries().front().first;
   bool found = false;
   std::vector<std::string> names;
@@ -136,8 +146,9 @@ Schedule read_schedule(const Node& node, std::string_view path) {
          suggestion(name, names));
   const Node given = named ? node.entries().front().second : Node();
   const char* warmup = schedule.kind == Schedule::Kind::Constant ? "0%" : "6%";
-  const Options options({{"warmup", "any", warmup, "", "share of the run, or steps, in which the rate rises"}}, given,
-                        inside(path, name));
+  const Options options(
+      {{"warmup", "any", warmup, "", "share of the run, or steps, in which the rate rises"}}, given,
+      inside(path, name));
   read_warmup(options.node("warmup"), inside(inside(path, name), "warmup"), schedule);
   return schedule;
 }

@@ -8,7 +8,8 @@
 
 namespace attune {
 
-/// Readings of recipe values that are written in more than one way. `path` names the value in errors, all BadInput.
+/// Readings of recipe values that are written in more than one way. `path` names the value in
+/// errors, all BadInput.
 
 /// "10%" -> 0.1. False when the text is not a percentage.
 bool read_percent(std::string_view text, double& share);
@@ -19,7 +20,8 @@ std::string percent_text(double share);
 Interval read_interval(const Node& node, std::string_view path);
 Json interval_json(const Interval& interval);
 
-/// linear, cosine, constant, or {linear: {warmup: 6%}}; warmup: a percentage of the run, or a number of steps.
+/// linear, cosine, constant, or {linear: {warmup: 6%}}; warmup: a percentage of the run, or a
+/// number of steps.
 Schedule read_schedule(const Node& node, std::string_view path);
 Json schedule_json(const Schedule& schedule);
 

@@ -41,8 +41,11 @@ double verify_export(Target& source, const TargetRequest& written) {
     if (a.sizes() == b.sizes()) error = std::max(error, distance(a, b));
   }
   if (!(error <= 1e-4))
-    fail(ErrorCode::ProofFailed, "reading the export back: its outputs differ from the run's by {:.2g} (allowed 1e-4); it was "
-         "not kept", error);
+    fail(ErrorCode::ProofFailed,
+         "reading the export back: its outputs differ from the run's by {:.2g} (allowed 1e-4); it "
+         "was "
+         "not kept",
+         error);
   return error;
 }
 

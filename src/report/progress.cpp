@@ -45,12 +45,14 @@ std::string progress_line(const ProgressView& view, int columns) {
   if (!std::isnan(view.loss)) parts.push_back(format("loss {:.4f}", view.loss));
   if (view.tokens_per_second >= 0)
     parts.push_back(format("{} tokens/s", with_thousands(std::llround(view.tokens_per_second))));
-  if (known && view.eta_seconds >= 0) parts.push_back(format("ETA {}", human_seconds(view.eta_seconds)));
+  if (known && view.eta_seconds >= 0)
+    parts.push_back(format("ETA {}", human_seconds(view.eta_seconds)));
   if (view.memory_bytes >= 0) parts.push_back(human_bytes(static_cast<double>(view.memory_bytes)));
   std::string line = join(parts, "  ");
   const bool room = columns <= 0 || static_cast<int>(line.size()) + kBarColumns + 4 <= columns;
   if (known && room) line = bar(fraction) + "  " + line;
-  if (columns > 0 && static_cast<int>(line.size()) > columns) line.resize(static_cast<size_t>(columns));
+  if (columns > 0 && static_cast<int>(line.size()) > columns)
+    line.resize(static_cast<size_t>(columns));
   return line;
 }
 
@@ -66,14 +68,17 @@ Progress::Progress(std::FILE* out, Mode mode, double first_fraction, Clock clock
       first_fraction_(first_fraction),
       begin_seconds_(clock_()) {}
 
-Progress::~Progress() { finish(); }
+Progress::~Progress() {
+  finish();
+}
 
 void Progress::begin(double first_fraction) {
   first_fraction_ = first_fraction;
   begin_seconds_ = clock_();
 }
 
-void Progress::update(int64_t step, double fraction, double loss, int64_t tokens, int64_t memory_bytes) {
+void Progress::update(int64_t step, double fraction, double loss, int64_t tokens,
+                      int64_t memory_bytes) {
   if (mode_ == Mode::Quiet) return;
   const double now = clock_();
   if (std::isfinite(loss)) {
@@ -90,7 +95,9 @@ void Progress::update(int64_t step, double fraction, double loss, int64_t tokens
   if (!drawn_ || now - drawn_seconds_ >= interval) draw(now);
 }
 
-double Progress::smoothed_loss() const { return loss_sum_ / loss_weight_; }
+double Progress::smoothed_loss() const {
+  return loss_sum_ / loss_weight_;
+}
 
 ProgressView Progress::view() const {
   ProgressView view = view_;
@@ -109,7 +116,8 @@ void Progress::draw(double now) {
   if (mode_ == Mode::Plain) {
     std::fputs((progress_line(view(), 0) + "\n").c_str(), out_);
   } else {
-    // One column stays free: a full line would wrap on some terminals. \x1b[K clears the rest of a longer old line.
+    // One column stays free: a full line would wrap on some terminals. \x1b[K clears the rest of a
+    // longer old line.
     std::fputs(("\r" + progress_line(view(), columns_of(out_) - 1) + "\x1b[K").c_str(), out_);
     on_screen_ = true;
   }

@@ -9,7 +9,8 @@ namespace attune {
 
 /// What one progress line shows. Negative values, and a loss that is not a number, are left out.
 struct ProgressView {
-  double fraction = -1;  // share done, 0 to 1; negative: not known, then there is no bar, percent or ETA
+  double fraction =
+      -1;  // share done, 0 to 1; negative: not known, then there is no bar, percent or ETA
   int64_t step = 0;
   double loss = std::numeric_limits<double>::quiet_NaN();  // smoothed
   double tokens_per_second = -1;
@@ -17,14 +18,15 @@ struct ProgressView {
   int64_t memory_bytes = -1;
 };
 
-/// `[=====>    ]  52%  step 1,200  loss 0.4312  12,345 tokens/s  ETA 1m05s  1.5 GiB`, cut to `columns` (0: no limit);
-/// the bar gives way first.
+/// `[=====>    ]  52%  step 1,200  loss 0.4312  12,345 tokens/s  ETA 1m05s  1.5 GiB`, cut to
+/// `columns` (0: no limit); the bar gives way first.
 std::string progress_line(const ProgressView& view, int columns);
 
 /// Prints the progress of a training run.
 class Progress {
  public:
-  /// Terminal: one line redrawn in place, at most ten times a second. Plain: a line at the start, then every 10 s.
+  /// Terminal: one line redrawn in place, at most ten times a second. Plain: a line at the start,
+  /// then every 10 s.
   enum class Mode { Terminal, Plain, Quiet };
   /// Seconds on a clock that never runs backwards.
   using Clock = std::function<double()>;
@@ -38,18 +40,20 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// Starts the clock of tokens/s and ETA afresh, `first_fraction` of the run being done: call it after loading, right
-  /// before the first step. The tokens of update() count from here.
+  /// Starts the clock of tokens/s and ETA afresh, `first_fraction` of the run being done: call it
+  /// after loading, right before the first step. The tokens of update() count from here.
   void begin(double first_fraction);
-  /// After a step. `fraction`: share of the whole run done, negative when unknown; `tokens`: since the run (or its
-  /// resumption) began; `loss`: of this step.
+  /// After a step. `fraction`: share of the whole run done, negative when unknown; `tokens`: since
+  /// the run (or its resumption) began; `loss`: of this step.
   void update(int64_t step, double fraction, double loss, int64_t tokens, int64_t memory_bytes);
-  /// Takes the line off a terminal, so that another message can be printed; the next update draws it again.
+  /// Takes the line off a terminal, so that another message can be printed; the next update draws
+  /// it again.
   void hide();
   /// Prints the last state once more and ends the line. Also done by the destructor.
   void finish();
 
-  /// Exponential mean of the losses, weight 0.1 for the newest, corrected for its start; NaN before the first.
+  /// Exponential mean of the losses, weight 0.1 for the newest, corrected for its start; NaN before
+  /// the first.
   double smoothed_loss() const;
 
  private:

@@ -29,7 +29,9 @@ void put_varint(std::string& out, uint64_t value) {
 // Wire types of protocol buffers; field numbers here stay below 16, so that a tag is one byte.
 enum class Wire { Varint = 0, Fixed64 = 1, Bytes = 2, Fixed32 = 5 };
 
-void put_tag(std::string& out, int field, Wire wire) { put_varint(out, static_cast<uint64_t>(field << 3 | static_cast<int>(wire))); }
+void put_tag(std::string& out, int field, Wire wire) {
+  put_varint(out, static_cast<uint64_t>(field << 3 | static_cast<int>(wire)));
+}
 
 void put_bytes(std::string& out, int field, std::string_view bytes) {
   put_tag(out, field, Wire::Bytes);
@@ -82,13 +84,16 @@ std::string scalar_event(std::string_view tag, int64_t step, double value, doubl
 }
 
 EventWriter::EventWriter(const std::string& directory) {
-  const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-  const std::string stem = format("{}/events.out.tfevents.{:010}.{}.{}", directory, static_cast<int64_t>(now), host_name(),
-                                  static_cast<int64_t>(::getpid()));
+  const double now =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const std::string stem =
+      format("{}/events.out.tfevents.{:010}.{}.{}", directory, static_cast<int64_t>(now),
+             host_name(), static_cast<int64_t>(::getpid()));
   for (int n = 0; fd_ < 0; ++n) {
     path_ = format("{}.{}", stem, n);
     fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
-    if (fd_ < 0 && errno != EEXIST) fail(ErrorCode::Io, "creating {}: {}", path_, std::strerror(errno));
+    if (fd_ < 0 && errno != EEXIST)
+      fail(ErrorCode::Io, "creating {}: {}", path_, std::strerror(errno));
   }
   pending_ = tfrecord(version_event(now));
   try {

@@ -10,12 +10,15 @@ namespace {
 class Classify final : public TextTask {
  public:
   HeadRequest head() const override { return {HeadKind::Sequence, labels_.size(), "auto"}; }
-  std::unique_ptr<Tally> tally() const override { return std::make_unique<LabelTally>(labels_.names()); }
+  std::unique_ptr<Tally> tally() const override {
+    return std::make_unique<LabelTally>(labels_.names());
+  }
   std::vector<Json> predictions(const Tensor& logits, const RowIndex&,
                                 const std::vector<Example>& examples) const override {
     std::vector<Json> result;
     for (size_t i = 0; i < examples.size(); ++i)
-      result.push_back(label_scores(labels_.names(), probabilities_of(logits, static_cast<int64_t>(i))));
+      result.push_back(
+          label_scores(labels_.names(), probabilities_of(logits, static_cast<int64_t>(i))));
     return result;
   }
   std::string objective() const override { return "cross_entropy"; }

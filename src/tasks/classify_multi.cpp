@@ -29,11 +29,16 @@ class MultiTally final : public Tally {
     const MultilabelReport report = multilabel_report(gold_, predicted_);
     Json types = Json::object();
     for (size_t i = 0; i < names_.size(); ++i)
-      types[names_[i]] = Json{{"precision", report.precision[i]}, {"recall", report.recall[i]},
-                              {"f1", report.f1[i]}, {"support", report.support[i]}};
-    return Json{{"micro_f1", report.micro_f1},       {"macro_f1", report.macro_f1},
-                {"weighted_f1", report.weighted_f1}, {"samples_f1", report.samples_f1},
-                {"accuracy", report.accuracy},       {"examples", gold_.size()},
+      types[names_[i]] = Json{{"precision", report.precision[i]},
+                              {"recall", report.recall[i]},
+                              {"f1", report.f1[i]},
+                              {"support", report.support[i]}};
+    return Json{{"micro_f1", report.micro_f1},
+                {"macro_f1", report.macro_f1},
+                {"weighted_f1", report.weighted_f1},
+                {"samples_f1", report.samples_f1},
+                {"accuracy", report.accuracy},
+                {"examples", gold_.size()},
                 {"per_label", types}};
   }
 
@@ -45,7 +50,9 @@ class MultiTally final : public Tally {
 class ClassifyMulti final : public TextTask {
  public:
   HeadRequest head() const override { return {HeadKind::Sequence, labels_.size(), "auto"}; }
-  std::unique_ptr<Tally> tally() const override { return std::make_unique<MultiTally>(labels_.names()); }
+  std::unique_ptr<Tally> tally() const override {
+    return std::make_unique<MultiTally>(labels_.names());
+  }
   std::vector<Json> predictions(const Tensor& logits, const RowIndex&,
                                 const std::vector<Example>& examples) const override {
     const Tensor values = logits.to(at::kDouble).contiguous();
@@ -71,7 +78,8 @@ class ClassifyMulti final : public TextTask {
   void learned() override { labels_.finish(1); }
   void label(const Record& record, Example& example) const override {
     example.targets.assign(static_cast<size_t>(labels_.size()), 0.0F);
-    for (const int64_t id : labels_.ids(record, column(record))) example.targets[static_cast<size_t>(id)] = 1.0F;
+    for (const int64_t id : labels_.ids(record, column(record)))
+      example.targets[static_cast<size_t>(id)] = 1.0F;
   }
 
  private:

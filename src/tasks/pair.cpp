@@ -20,7 +20,9 @@ class Pair final : public TextTask {
     state["regression"] = number_;
     return state;
   }
-  HeadRequest head() const override { return {HeadKind::Sequence, number_ ? 1 : labels_.size(), "auto"}; }
+  HeadRequest head() const override {
+    return {HeadKind::Sequence, number_ ? 1 : labels_.size(), "auto"};
+  }
   std::unique_ptr<Tally> tally() const override {
     if (number_) return std::make_unique<NumberTally>();
     return std::make_unique<LabelTally>(labels_.names());
@@ -29,13 +31,17 @@ class Pair final : public TextTask {
                                 const std::vector<Example>& examples) const override {
     std::vector<Json> result;
     for (size_t i = 0; i < examples.size(); ++i)
-      result.push_back(number_ ? Json{{"score", logits.select(0, static_cast<int64_t>(i)).item<double>()}}
-                               : label_scores(labels_.names(), probabilities_of(logits, static_cast<int64_t>(i))));
+      result.push_back(
+          number_
+              ? Json{{"score", logits.select(0, static_cast<int64_t>(i)).item<double>()}}
+              : label_scores(labels_.names(), probabilities_of(logits, static_cast<int64_t>(i))));
     return result;
   }
   std::string objective() const override { return number_ ? "mse" : "cross_entropy"; }
   std::string main_metric() const override { return number_ ? "pearson" : "accuracy"; }
-  std::string stratum(const Record& record) const override { return number_ ? "" : TextTask::stratum(record); }
+  std::string stratum(const Record& record) const override {
+    return number_ ? "" : TextTask::stratum(record);
+  }
   bool regression() const override { return number_; }
 
  protected:
@@ -65,7 +71,8 @@ class Pair final : public TextTask {
 
  private:
   std::string score_column(const Record& record) const {
-    return context_.columns.count("score") > 0 ? context_.columns.at("score") : label_column(record);
+    return context_.columns.count("score") > 0 ? context_.columns.at("score")
+                                               : label_column(record);
   }
   bool first_ = true, number_ = false;
 };
@@ -75,8 +82,10 @@ class Pair final : public TextTask {
 void register_pair(Registry<Task>& registry) {
   Entry<Task> entry;
   entry.name = "pair";
-  entry.summary = "two texts with a label (as classify) or a score (as regress); columns sentence1, sentence2 or text, "
-                  "text_pair";
+  entry.summary =
+      "two texts with a label (as classify) or a score (as regress); columns sentence1, sentence2 "
+      "or text, "
+      "text_pair";
   entry.reference = "accuracy, F1, Matthews; Pearson, Spearman";
   entry.make = [](const Options&) { return std::make_unique<Pair>(); };
   registry.add(std::move(entry));

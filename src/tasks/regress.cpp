@@ -32,7 +32,8 @@ class Regress final : public TextTask {
 
  private:
   std::string score_column(const Record& record) const {
-    return context_.columns.count("score") > 0 ? context_.columns.at("score") : label_column(record);
+    return context_.columns.count("score") > 0 ? context_.columns.at("score")
+                                               : label_column(record);
   }
 };
 

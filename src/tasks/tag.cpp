@@ -10,8 +10,8 @@
 namespace attune {
 namespace {
 
-std::vector<std::string> tags_of(const Tensor& best, const RowIndex& rows, int64_t sequence, const Example& example,
-                                 const std::vector<std::string>& names) {
+std::vector<std::string> tags_of(const Tensor& best, const RowIndex& rows, int64_t sequence,
+                                 const Example& example, const std::vector<std::string>& names) {
   const int64_t* values = static_cast<const int64_t*>(best.data_ptr());
   std::vector<std::string> tags;
   for (const int64_t row : example.first_rows)
@@ -22,13 +22,15 @@ std::vector<std::string> tags_of(const Tensor& best, const RowIndex& rows, int64
 class TagTally final : public Tally {
  public:
   explicit TagTally(std::vector<std::string> names) : names_(std::move(names)) {}
-  void add(const Tensor& logits, const RowIndex& rows, const std::vector<Example>& examples) override {
+  void add(const Tensor& logits, const RowIndex& rows,
+           const std::vector<Example>& examples) override {
     const Tensor best = logits.argmax(1).contiguous();
     for (size_t i = 0; i < examples.size(); ++i) {
       // Words that max_length cut off have no prediction: they count as O, so the cut costs recall.
       predicted_.push_back(tags_of(best, rows, static_cast<int64_t>(i), examples[i], names_));
       std::vector<std::string> gold;
-      for (const int64_t tag : examples[i].word_labels) gold.push_back(names_[static_cast<size_t>(tag)]);
+      for (const int64_t tag : examples[i].word_labels)
+        gold.push_back(names_[static_cast<size_t>(tag)]);
       gold_.push_back(std::move(gold));
     }
   }
@@ -36,12 +38,15 @@ class TagTally final : public Tally {
     const SequenceReport report = sequence_report(gold_, predicted_);
     Json types = Json::object();
     for (const std::pair<const std::string, EntityScore>& entry : report.types)
-      types[entry.first] = Json{{"precision", entry.second.precision}, {"recall", entry.second.recall},
-                                {"f1", entry.second.f1}, {"support", entry.second.support}};
-    return Json{{"f1", report.overall.f1},         {"precision", report.overall.precision},
-                {"recall", report.overall.recall}, {"accuracy", report.accuracy},
-                {"macro_f1", report.macro_f1},     {"mode", entity_mode_name(EntityMode::Conlleval)},
-                {"examples", gold_.size()},        {"per_label", types}};
+      types[entry.first] = Json{{"precision", entry.second.precision},
+                                {"recall", entry.second.recall},
+                                {"f1", entry.second.f1},
+                                {"support", entry.second.support}};
+    return Json{
+        {"f1", report.overall.f1},         {"precision", report.overall.precision},
+        {"recall", report.overall.recall}, {"accuracy", report.accuracy},
+        {"macro_f1", report.macro_f1},     {"mode", entity_mode_name(EntityMode::Conlleval)},
+        {"examples", gold_.size()},        {"per_label", types}};
   }
 
  private:
@@ -52,7 +57,9 @@ class TagTally final : public Tally {
 class Tag final : public TextTask {
  public:
   HeadRequest head() const override { return {HeadKind::Token, labels_.size(), "auto"}; }
-  std::unique_ptr<Tally> tally() const override { return std::make_unique<TagTally>(labels_.names()); }
+  std::unique_ptr<Tally> tally() const override {
+    return std::make_unique<TagTally>(labels_.names());
+  }
   std::string objective() const override { return "cross_entropy"; }
   std::string main_metric() const override { return "f1"; }
   std::string stratum(const Record&) const override { return ""; }
@@ -86,7 +93,8 @@ class Tag final : public TextTask {
           tags_of(best, rows, static_cast<int64_t>(i), examples[i], labels_.names());
       Json spans = Json::array();
       for (const Entity& entity : entities(tags, EntityMode::Conlleval))
-        spans.push_back(Json{{"type", entity.type}, {"first", entity.first}, {"last", entity.last}});
+        spans.push_back(
+            Json{{"type", entity.type}, {"first", entity.first}, {"last", entity.last}});
       result.push_back(Json{{"tags", tags}, {"spans", spans}});
     }
     return result;
@@ -98,12 +106,13 @@ class Tag final : public TextTask {
   void label(const Record& record, Example& example) const override {
     const std::vector<int64_t> ids = labels_.ids(record, tag_column(record));
     if (ids.size() != example.first_rows.size())
-      fail(ErrorCode::BadInput, "{}: {} tokens but {} tags; each token needs one tag", record.where(),
-           example.first_rows.size(), ids.size());
+      fail(ErrorCode::BadInput, "{}: {} tokens but {} tags; each token needs one tag",
+           record.where(), example.first_rows.size(), ids.size());
     example.labels.assign(example.ids.size(), -100);
     example.word_labels = ids;
     for (size_t word = 0; word < ids.size(); ++word) {
-      if (example.first_rows[word] >= 0) example.labels[static_cast<size_t>(example.first_rows[word])] = ids[word];
+      if (example.first_rows[word] >= 0)
+        example.labels[static_cast<size_t>(example.first_rows[word])] = ids[word];
     }
   }
 

@@ -15,22 +15,25 @@ namespace attune {
 
 /// One row as the model takes it.
 struct Example {
-  int64_t id = 0;                        // row number in its file set: keys dropout
+  int64_t id = 0;  // row number in its file set: keys dropout
   std::vector<int32_t> ids, types;
-  std::vector<int64_t> labels;           // one a sequence, or one a row (-100: no loss)
-  std::vector<float> targets;            // regression (1), or one 0/1 a label
-  std::vector<int64_t> word_labels;      // tag: the tag of each word, those cut off included
-  std::vector<int64_t> first_rows;       // tag: the row of each word's first sub-token, -1 when it was cut off
-  int64_t dropped = 0;                   // tokens cut off by max_length
+  std::vector<int64_t> labels;       // one a sequence, or one a row (-100: no loss)
+  std::vector<float> targets;        // regression (1), or one 0/1 a label
+  std::vector<int64_t> word_labels;  // tag: the tag of each word, those cut off included
+  std::vector<int64_t>
+      first_rows;       // tag: the row of each word's first sub-token, -1 when it was cut off
+  int64_t dropped = 0;  // tokens cut off by max_length
 };
 
 /// What a task may rely on when it reads rows.
 struct TaskContext {
-  std::map<std::string, std::string> columns;  // role -> column; roles not listed use the default column names
-  int64_t max_length = 0;                      // tokens, specials included; 0: no limit
+  std::map<std::string, std::string>
+      columns;             // role -> column; roles not listed use the default column names
+  int64_t max_length = 0;  // tokens, specials included; 0: no limit
   bool error_when_too_long = false;
   const Tokenizer* tokenizer = nullptr;
-  std::vector<std::string> label_order;        // from the checkpoint's id2label, or a run's own labels; may be empty
+  std::vector<std::string>
+      label_order;  // from the checkpoint's id2label, or a run's own labels; may be empty
 };
 
 /// Collects predictions of an evaluation and scores them at the end.
@@ -38,15 +41,18 @@ class Tally {
  public:
   virtual ~Tally() = default;
   /// logits: one row a sequence, or one a row of the batch (`rows`).
-  virtual void add(const Tensor& logits, const RowIndex& rows, const std::vector<Example>& examples) = 0;
+  virtual void add(const Tensor& logits, const RowIndex& rows,
+                   const std::vector<Example>& examples) = 0;
   virtual Json metrics() const = 0;
 };
 
-/// A task: fields, labels, head, metric. Stateless but for what prepare() or restore() learned from the data.
+/// A task: fields, labels, head, metric. Stateless but for what prepare() or restore() learned from
+/// the data.
 class Task {
  public:
   virtual ~Task() = default;
-  /// Sets the context and learns labels from the training rows. Errors: BadInput naming file and line.
+  /// Sets the context and learns labels from the training rows. Errors: BadInput naming file and
+  /// line.
   virtual void prepare(const Dataset& train, const TaskContext& context) = 0;
   /// Sets the context with what state() recorded, without data.
   virtual void restore(const Json& state, const TaskContext& context) = 0;
@@ -61,10 +67,11 @@ class Task {
   /// One JSON object an example.
   virtual std::vector<Json> predictions(const Tensor& logits, const RowIndex& rows,
                                         const std::vector<Example>& examples) const = 0;
-  virtual std::string objective() const = 0;      // default objective's name
-  virtual std::string main_metric() const = 0;    // of `best: auto`
+  virtual std::string objective() const = 0;    // default objective's name
+  virtual std::string main_metric() const = 0;  // of `best: auto`
   virtual const std::vector<std::string>& labels() const = 0;
-  virtual std::vector<int64_t> label_counts() const = 0;  // rows per label in training; empty when not counted
+  virtual std::vector<int64_t> label_counts()
+      const = 0;  // rows per label in training; empty when not counted
   /// The label of a row, for stratified splits ("" when there is none).
   virtual std::string stratum(const Record& record) const = 0;
   virtual bool regression() const { return false; }

@@ -46,8 +46,10 @@ void TextTask::restore(const Json& state, const TaskContext& context) {
 
 Json TextTask::state() const {
   Json columns = Json::object();
-  for (const std::pair<const std::string, std::string>& entry : context_.columns) columns[entry.first] = entry.second;
-  return Json{{"labels", labels_.names()}, {"columns", columns}, {"max_length", context_.max_length}};
+  for (const std::pair<const std::string, std::string>& entry : context_.columns)
+    columns[entry.first] = entry.second;
+  return Json{
+      {"labels", labels_.names()}, {"columns", columns}, {"max_length", context_.max_length}};
 }
 
 std::string TextTask::stratum(const Record& record) const {
@@ -61,9 +63,11 @@ void TextTask::check_length(const Record& record, Example& example, int64_t drop
   example.dropped = dropped;
   if (dropped > 0 && context_.error_when_too_long)
     fail(ErrorCode::BadInput,
-         "{}: the text has {} tokens, {} more than data.max_length {}; shorten it, raise max_length, or set "
+         "{}: the text has {} tokens, {} more than data.max_length {}; shorten it, raise "
+         "max_length, or set "
          "data.too_long: truncate",
-         record.where(), static_cast<int64_t>(example.ids.size()) + dropped, dropped, context_.max_length);
+         record.where(), static_cast<int64_t>(example.ids.size()) + dropped, dropped,
+         context_.max_length);
 }
 
 Example TextTask::encode(const Record& record, bool with_labels) const {
@@ -72,8 +76,10 @@ Example TextTask::encode(const Record& record, bool with_labels) const {
   EncodeOptions options;
   options.max_length = context_.max_length;
   options.offsets = false;
-  const bool pair = needs_pair_ || context_.columns.count("text_pair") > 0 || has_column(record, second);
-  Encoding encoding = pair ? context_.tokenizer->encode_pair(text_of(record, text), text_of(record, second), options)
+  const bool pair =
+      needs_pair_ || context_.columns.count("text_pair") > 0 || has_column(record, second);
+  Encoding encoding = pair ? context_.tokenizer->encode_pair(text_of(record, text),
+                                                             text_of(record, second), options)
                            : context_.tokenizer->encode(text_of(record, text), options);
   Example example;
   example.ids = std::move(encoding.ids);
@@ -111,7 +117,8 @@ Batch TextTask::collate(const std::vector<Example>& examples) const {
   }
   if (!labels.empty()) batch.fields["labels"] = int64_tensor(labels);
   if (!targets.empty())
-    batch.fields["targets"] = float_tensor(targets).reshape({static_cast<int64_t>(examples.size()), -1});
+    batch.fields["targets"] =
+        float_tensor(targets).reshape({static_cast<int64_t>(examples.size()), -1});
   return batch;
 }
 
@@ -156,10 +163,16 @@ Json LabelTally::metrics() const {
       classification_report(gold_, predicted_, static_cast<int64_t>(names_.size()));
   Json types = Json::object();
   for (size_t i = 0; i < names_.size(); ++i)
-    types[names_[i]] = Json{{"precision", report.precision[i]}, {"recall", report.recall[i]}, {"f1", report.f1[i]},
+    types[names_[i]] = Json{{"precision", report.precision[i]},
+                            {"recall", report.recall[i]},
+                            {"f1", report.f1[i]},
                             {"support", report.support[i]}};
-  return Json{{"accuracy", report.accuracy},   {"macro_f1", report.macro_f1}, {"weighted_f1", report.weighted_f1},
-              {"matthews", report.matthews},   {"examples", gold_.size()},    {"per_label", types},
+  return Json{{"accuracy", report.accuracy},
+              {"macro_f1", report.macro_f1},
+              {"weighted_f1", report.weighted_f1},
+              {"matthews", report.matthews},
+              {"examples", gold_.size()},
+              {"per_label", types},
               {"confusion", Json{{"labels", names_}, {"counts", report.confusion}}}};
 }
 

@@ -12,7 +12,8 @@ namespace attune {
 /// What the tasks over one or two texts with a sequence head share: columns, encoding, packing.
 class TextTask : public Task {
  public:
-  /// needs_pair: the second text is required; otherwise it is used when the row or the recipe has it.
+  /// needs_pair: the second text is required; otherwise it is used when the row or the recipe has
+  /// it.
   explicit TextTask(bool needs_pair = false) : needs_pair_(needs_pair) {}
   void prepare(const Dataset& train, const TaskContext& context) override;
   void restore(const Json& state, const TaskContext& context) override;
@@ -29,7 +30,8 @@ class TextTask : public Task {
   virtual void learned() {}
   /// Fills labels or targets of an example.
   virtual void label(const Record& record, Example& example) const = 0;
-  /// The column that holds a role: as the recipe maps it, else the first default name the record has.
+  /// The column that holds a role: as the recipe maps it, else the first default name the record
+  /// has.
   std::string column_of(const Record& record, const std::string& role,
                         const std::vector<std::string>& defaults) const;
   std::string label_column(const Record& record) const;
@@ -53,7 +55,8 @@ Json label_scores(const std::vector<std::string>& names, const std::vector<doubl
 class LabelTally final : public Tally {
  public:
   explicit LabelTally(std::vector<std::string> names) : names_(std::move(names)) {}
-  void add(const Tensor& logits, const RowIndex& rows, const std::vector<Example>& examples) override;
+  void add(const Tensor& logits, const RowIndex& rows,
+           const std::vector<Example>& examples) override;
   Json metrics() const override;
 
  private:
@@ -64,7 +67,8 @@ class LabelTally final : public Tally {
 /// Pearson, Spearman, MSE, MAE over one number a sequence.
 class NumberTally final : public Tally {
  public:
-  void add(const Tensor& logits, const RowIndex& rows, const std::vector<Example>& examples) override;
+  void add(const Tensor& logits, const RowIndex& rows,
+           const std::vector<Example>& examples) override;
   Json metrics() const override;
 
  private:

@@ -53,7 +53,9 @@ Tensor record(Tensor output, const Tensors& inputs, const char* name, Backward b
   return outputs[0];
 }
 
-void backward(const Tensor& loss) { torch::autograd::backward({loss}, {}); }
+void backward(const Tensor& loss) {
+  torch::autograd::backward({loss}, {});
+}
 
 Tensor as_leaf(const Tensor& value) {
   Tensor leaf = value.detach();
@@ -61,7 +63,9 @@ Tensor as_leaf(const Tensor& value) {
   return leaf;
 }
 
-void mark_changed(const Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); }
+void mark_changed(const Tensor& tensor) {
+  tensor.unsafeGetTensorImpl()->bump_version();
+}
 
 int64_t version_of(const Tensor& tensor) {
   return static_cast<int64_t>(tensor.unsafeGetTensorImpl()->version_counter().current_version());

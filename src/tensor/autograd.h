@@ -12,12 +12,13 @@ using Tensors = std::vector<Tensor>;
 /// True when gradients are being recorded and `x` (may be undefined) takes part.
 bool wants_gradient(const Tensor& x);
 
-/// Gradients of the inputs from the gradients of the outputs (undefined entries mean zero), in input order; an
-/// undefined result means no gradient. Runs without recording.
+/// Gradients of the inputs from the gradients of the outputs (undefined entries mean zero), in
+/// input order; an undefined result means no gradient. Runs without recording.
 using Backward = std::function<Tensors(const Tensors& output_gradients)>;
 
-/// Joins freshly computed outputs to the graph as one node over `inputs` (undefined ones allowed). Does nothing when
-/// no input wants a gradient. The closure must not hold an output itself (a cycle): hold output.detach().
+/// Joins freshly computed outputs to the graph as one node over `inputs` (undefined ones allowed).
+/// Does nothing when no input wants a gradient. The closure must not hold an output itself (a
+/// cycle): hold output.detach().
 void record(Tensors& outputs, const Tensors& inputs, const char* name, Backward backward);
 Tensor record(Tensor output, const Tensors& inputs, const char* name, Backward backward);
 

@@ -4,6 +4,8 @@
 
 namespace attune {
 
-std::string libtorch_version() { return TORCH_VERSION; }
+std::string libtorch_version() {
+  return TORCH_VERSION;
+}
 
 }  // namespace attune

@@ -12,7 +12,8 @@ namespace attune {
 /// Version of the LibTorch this build was compiled against.
 std::string libtorch_version();
 
-/// What holds a node of the autograd graph: a shared pointer in LibTorch 1.13, an intrusive one in 2.15.
+/// What holds a node of the autograd graph: a shared pointer in LibTorch 1.13, an intrusive one
+/// in 2.15.
 using NodePointer = decltype(torch::autograd::Edge::function);
 
 template <class T, class Pointer>
@@ -27,7 +28,8 @@ template <class T>
 struct NodeMaker<T, std::shared_ptr<torch::autograd::Node>> {
   template <class... Arguments>
   static std::shared_ptr<torch::autograd::Node> make(Arguments&&... arguments) {
-    // deleteNode frees long chains without recursion; it is looked up at use, because later versions lack it.
+    // deleteNode frees long chains without recursion; it is looked up at use, because later
+    // versions lack it.
     return std::shared_ptr<torch::autograd::Node>(new T(std::forward<Arguments>(arguments)...),
                                                   [](auto* node) { deleteNode(node); });
   }

@@ -21,8 +21,8 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, bool transpose_a, b
   const Tensor right = dense_as(b, a.scalar_type());
   const kernels::Matrix l = view(left, transpose_a), r = view(right, transpose_b);
   if (l.used_cols() != r.used_rows())
-    fail(ErrorCode::BadInput, "multiplying matrices {}{} and {}{}: the inner sizes differ", a.sizes().vec(),
-         transpose_a ? "^T" : "", b.sizes().vec(), transpose_b ? "^T" : "");
+    fail(ErrorCode::BadInput, "multiplying matrices {}{} and {}{}: the inner sizes differ",
+         a.sizes().vec(), transpose_a ? "^T" : "", b.sizes().vec(), transpose_b ? "^T" : "");
   Tensor c = at::empty({l.used_rows(), r.used_cols()}, left.options().dtype(out));
   kernels::gemm(l, r, {c.data_ptr(), dtype_of(c), c.size(0), c.size(1)}, nullptr, false);
   return c;
@@ -30,18 +30,19 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, bool transpose_a, b
 
 at::Tensor matmul(const at::Tensor& a, const at::Tensor& b, bool transpose_a, bool transpose_b) {
   const Tensor left = a.detach(), right = b.detach();
-  return record(product(left, right, transpose_a, transpose_b, a.scalar_type()), {a, b}, "matmul",
-                [=, need_a = wants_gradient(a), need_b = wants_gradient(b)](const Tensors& g) -> Tensors {
-                  const Tensor dy = dense_as(g[0], left.scalar_type());
-                  Tensor da, db;
-                  if (need_a)
-                    da = transpose_a ? product(right, dy, transpose_b, true, left.scalar_type())
-                                     : product(dy, right, false, !transpose_b, left.scalar_type());
-                  if (need_b)
-                    db = transpose_b ? product(dy, left, true, transpose_a, right.scalar_type())
-                                     : product(left, dy, !transpose_a, false, right.scalar_type());
-                  return {da, db};
-                });
+  return record(
+      product(left, right, transpose_a, transpose_b, a.scalar_type()), {a, b}, "matmul",
+      [=, need_a = wants_gradient(a), need_b = wants_gradient(b)](const Tensors& g) -> Tensors {
+        const Tensor dy = dense_as(g[0], left.scalar_type());
+        Tensor da, db;
+        if (need_a)
+          da = transpose_a ? product(right, dy, transpose_b, true, left.scalar_type())
+                           : product(dy, right, false, !transpose_b, left.scalar_type());
+        if (need_b)
+          db = transpose_b ? product(dy, left, true, transpose_a, right.scalar_type())
+                           : product(left, dy, !transpose_a, false, right.scalar_type());
+        return {da, db};
+      });
 }
 
 }  // namespace attune

@@ -15,9 +15,15 @@ at::Tensor copy_of(const std::vector<T>& values, at::ScalarType type) {
 }
 }  // namespace
 
-at::Tensor int32_tensor(const std::vector<int32_t>& values) { return copy_of(values, at::kInt); }
-at::Tensor int64_tensor(const std::vector<int64_t>& values) { return copy_of(values, at::kLong); }
-at::Tensor float_tensor(const std::vector<float>& values) { return copy_of(values, at::kFloat); }
+at::Tensor int32_tensor(const std::vector<int32_t>& values) {
+  return copy_of(values, at::kInt);
+}
+at::Tensor int64_tensor(const std::vector<int64_t>& values) {
+  return copy_of(values, at::kLong);
+}
+at::Tensor float_tensor(const std::vector<float>& values) {
+  return copy_of(values, at::kFloat);
+}
 
 RowIndex RowIndex::from_lengths(const std::vector<int64_t>& lengths) {
   std::vector<int32_t> offsets{0};
@@ -30,8 +36,14 @@ RowIndex RowIndex::from_lengths(const std::vector<int64_t>& lengths) {
   return index;
 }
 
-int64_t RowIndex::sequences() const { return offsets.defined() ? offsets.numel() - 1 : 0; }
-int64_t RowIndex::rows() const { return offsets.defined() ? data()[sequences()] : 0; }
-const int32_t* RowIndex::data() const { return static_cast<const int32_t*>(offsets.data_ptr()); }
+int64_t RowIndex::sequences() const {
+  return offsets.defined() ? offsets.numel() - 1 : 0;
+}
+int64_t RowIndex::rows() const {
+  return offsets.defined() ? data()[sequences()] : 0;
+}
+const int32_t* RowIndex::data() const {
+  return static_cast<const int32_t*>(offsets.data_ptr());
+}
 
 }  // namespace attune

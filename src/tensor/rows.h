@@ -8,7 +8,7 @@ namespace attune {
 
 /// Packed rows of one stream: all sequences one after another, no padding.
 struct RowIndex {
-  at::Tensor offsets;   // int32 [B+1]; sequence b owns rows [offsets[b], offsets[b+1])
+  at::Tensor offsets;  // int32 [B+1]; sequence b owns rows [offsets[b], offsets[b+1])
   int64_t longest = 0;
 
   /// From the length of each sequence.

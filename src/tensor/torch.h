@@ -1,5 +1,6 @@
 #pragma once
-// The only heavy include, and the precompiled header of every library that touches tensors. Only .cpp files include it.
+// The only heavy include, and the precompiled header of every library that touches tensors. Only
+// .cpp files include it.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>

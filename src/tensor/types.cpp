@@ -8,20 +8,28 @@ namespace attune {
 
 kernels::DType dtype_of(const at::Tensor& x) {
   switch (x.scalar_type()) {
-    case at::kFloat: return kernels::DType::F32;
-    case at::kBFloat16: return kernels::DType::BF16;
-    case at::kDouble: return kernels::DType::F64;
-    default: break;
+    case at::kFloat:
+      return kernels::DType::F32;
+    case at::kBFloat16:
+      return kernels::DType::BF16;
+    case at::kDouble:
+      return kernels::DType::F64;
+    default:
+      break;
   }
-  fail(ErrorCode::Internal, "a kernel was given a tensor of type {}; it takes float, bf16 and double",
+  fail(ErrorCode::Internal,
+       "a kernel was given a tensor of type {}; it takes float, bf16 and double",
        toString(x.scalar_type()));
 }
 
 at::ScalarType scalar_of(kernels::DType type) {
   switch (type) {
-    case kernels::DType::F32: return at::kFloat;
-    case kernels::DType::BF16: return at::kBFloat16;
-    case kernels::DType::F64: break;
+    case kernels::DType::F32:
+      return at::kFloat;
+    case kernels::DType::BF16:
+      return at::kBFloat16;
+    case kernels::DType::F64:
+      break;
   }
   return at::kDouble;
 }
@@ -32,9 +40,12 @@ at::ScalarType master_of(kernels::DType type) {
 
 const char* dtype_name(kernels::DType type) {
   switch (type) {
-    case kernels::DType::F32: return "fp32";
-    case kernels::DType::BF16: return "bf16";
-    case kernels::DType::F64: break;
+    case kernels::DType::F32:
+      return "fp32";
+    case kernels::DType::BF16:
+      return "bf16";
+    case kernels::DType::F64:
+      break;
   }
   return "fp64";
 }

@@ -15,18 +15,23 @@ at::ScalarType scalar_of(kernels::DType type);
 at::ScalarType master_of(kernels::DType type);
 const char* dtype_name(kernels::DType type);
 
-/// The tensor itself when it is dense, on the CPU and of type `type`; otherwise such a copy. Not differentiable.
+/// The tensor itself when it is dense, on the CPU and of type `type`; otherwise such a copy. Not
+/// differentiable.
 at::Tensor dense_as(const at::Tensor& x, at::ScalarType type);
-/// Converts between float, bf16 and double as a differentiable step; the tensor itself when nothing changes.
+/// Converts between float, bf16 and double as a differentiable step; the tensor itself when nothing
+/// changes.
 at::Tensor cast(const at::Tensor& x, at::ScalarType type);
 
 /// Calls f with a null pointer of the element type of `x` (float*, double* or kernels::bf16*).
 template <class F>
 auto dispatch(const at::Tensor& x, F&& f) {
   switch (dtype_of(x)) {
-    case kernels::DType::F32: return f(static_cast<float*>(nullptr));
-    case kernels::DType::F64: return f(static_cast<double*>(nullptr));
-    case kernels::DType::BF16: break;
+    case kernels::DType::F32:
+      return f(static_cast<float*>(nullptr));
+    case kernels::DType::F64:
+      return f(static_cast<double*>(nullptr));
+    case kernels::DType::BF16:
+      break;
   }
   return f(static_cast<kernels::bf16*>(nullptr));
 }

@@ -22,7 +22,8 @@ void replace_directory(const std::string& fresh, const std::string& directory) {
   sync_directory(fresh);
   if (!directory_exists(directory)) {
     fs::rename(fresh, directory);
-  } else if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, directory.c_str(), RENAME_EXCHANGE) == 0) {
+  } else if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, directory.c_str(), RENAME_EXCHANGE) ==
+             0) {
     fs::remove_all(fresh);
   } else {
     const std::string old = directory + ".old";
@@ -36,7 +37,8 @@ void replace_directory(const std::string& fresh, const std::string& directory) {
 }
 
 void save_adapter(const Adaptation& adaptation, const std::string& set, const AdapterCard& card,
-                  const std::string& directory, const std::function<void(const std::string&)>& beside) {
+                  const std::string& directory,
+                  const std::function<void(const std::string&)>& beside) {
   const std::string fresh = directory + ".tmp";
   fs::remove_all(fresh);
   fs::create_directories(fresh);
@@ -58,10 +60,11 @@ AdapterCard read_adapter_card(const std::string& directory) {
   const std::string path = directory + "/attune.json";
   const Json json = read_json(path);
   if (json.value("format", "") != "attune-adapter")
-    fail(ErrorCode::Corrupt, "{}: \"format\" is not \"attune-adapter\"; this is not an adapter of Attune", path);
+    fail(ErrorCode::Corrupt,
+         "{}: \"format\" is not \"attune-adapter\"; this is not an adapter of Attune", path);
   if (json.value("version", 0) != 1)
-    fail(ErrorCode::Unsupported, "{}: version {} of the adapter format; this build reads version 1", path,
-         json.value("version", 0));
+    fail(ErrorCode::Unsupported, "{}: version {} of the adapter format; this build reads version 1",
+         path, json.value("version", 0));
   try {
     AdapterCard card;
     card.base = json.at("base_model").at("name").get<std::string>();
@@ -80,14 +83,17 @@ AdapterCard read_adapter_card(const std::string& directory) {
 void load_adapter(Adaptation& adaptation, const std::string& set, const std::string& directory,
                   const std::string& base_fingerprint) {
   const AdapterCard card = read_adapter_card(directory);
-  if (!card.fingerprint.empty() && !base_fingerprint.empty() && card.fingerprint != base_fingerprint)
+  if (!card.fingerprint.empty() && !base_fingerprint.empty() &&
+      card.fingerprint != base_fingerprint)
     fail(ErrorCode::BadInput,
-         "loading the adapter {}: it was trained on {} (tensors' SHA-256 {}...), but this model's tensors have {}...; "
+         "loading the adapter {}: it was trained on {} (tensors' SHA-256 {}...), but this model's "
+         "tensors have {}...; "
          "give the model it was trained on",
          directory, card.base, card.fingerprint.substr(0, 16), base_fingerprint.substr(0, 16));
   const SafetensorsFile file(directory + "/attune.safetensors");
   std::vector<std::pair<std::string, Tensor>> tensors;
-  for (const TensorInfo& info : file.tensors()) tensors.emplace_back(info.name, file.tensor(info.name));
+  for (const TensorInfo& info : file.tensors())
+    tensors.emplace_back(info.name, file.tensor(info.name));
   adaptation.restore(set, card.methods, tensors, directory + "/attune.safetensors");
 }
 

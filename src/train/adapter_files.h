@@ -12,22 +12,25 @@ struct AdapterCard {
   std::string fingerprint;  // SHA-256 over the base checkpoint's tensors
   std::string task;         // "classify", ...; empty for a bare adapter
   Json task_state = Json::object();
-  std::string pool;         // of the sequence head
+  std::string pool;  // of the sequence head
   uint64_t seed = 1;
   Json methods = Json::array();
 };
 
-/// Writes DIR/attune.json and DIR/attune.safetensors: to a new folder, synced, then exchanged for DIR. `beside` may write
-/// further files into the new folder before the exchange.
+/// Writes DIR/attune.json and DIR/attune.safetensors: to a new folder, synced, then exchanged for
+/// DIR. `beside` may write further files into the new folder before the exchange.
 void save_adapter(const Adaptation& adaptation, const std::string& set, const AdapterCard& card,
-                  const std::string& directory, const std::function<void(const std::string& folder)>& beside = {});
+                  const std::string& directory,
+                  const std::function<void(const std::string& folder)>& beside = {});
 /// Errors: NotFound, Corrupt.
 AdapterCard read_adapter_card(const std::string& directory);
-/// Attaches the methods and copies the tensors in. Errors: BadInput when the base is another model (both fingerprints).
+/// Attaches the methods and copies the tensors in. Errors: BadInput when the base is another model
+/// (both fingerprints).
 void load_adapter(Adaptation& adaptation, const std::string& set, const std::string& directory,
                   const std::string& base_fingerprint);
 
-/// Puts a complete new folder in the place of `directory`: one atomic exchange where the file system can.
+/// Puts a complete new folder in the place of `directory`: one atomic exchange where the file
+/// system can.
 void replace_directory(const std::string& fresh, const std::string& directory);
 
 }  // namespace attune

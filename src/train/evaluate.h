@@ -5,7 +5,8 @@
 
 namespace attune {
 
-/// Metrics of the task over a view (and its mean "loss" where an objective is given), without gradients or dropout.
+/// Metrics of the task over a view (and its mean "loss" where an objective is given), without
+/// gradients or dropout.
 Json evaluate(Model& model, const Task& task, const DataView& view, int64_t batch_tokens);
 
 /// One JSON object a record, in order.

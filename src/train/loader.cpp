@@ -48,8 +48,8 @@ Loader::Item Loader::next() {
   return item;
 }
 
-void for_each_batch(const Task& task, int64_t count, const std::function<Record(int64_t)>& record, bool with_labels,
-                    int64_t batch_tokens, const InferenceBody& body) {
+void for_each_batch(const Task& task, int64_t count, const std::function<Record(int64_t)>& record,
+                    bool with_labels, int64_t batch_tokens, const InferenceBody& body) {
   constexpr int64_t kChunk = 1024;
   for (int64_t begin = 0; begin < count; begin += kChunk) {
     const int64_t end = std::min(count, begin + kChunk);

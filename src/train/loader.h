@@ -20,7 +20,8 @@ struct DataView {
   static DataView all(Dataset data);
 };
 
-/// Training batches in the sampler's order. Rows are read and tokenised a window at a time, never the whole file.
+/// Training batches in the sampler's order. Rows are read and tokenised a window at a time, never
+/// the whole file.
 class Loader {
  public:
   Loader(const Task& task, DataView view, uint64_t seed, SamplerOptions options);
@@ -35,7 +36,9 @@ class Loader {
   /// Tokens cut off by max_length so far, and the rows they were cut from.
   int64_t cut_rows() const { return cut_rows_; }
   /// "data/train.jsonl:17" of an example, for messages.
-  std::string where(int64_t example) const { return view_.data.where(view_.rows[static_cast<size_t>(example)]); }
+  std::string where(int64_t example) const {
+    return view_.data.where(view_.rows[static_cast<size_t>(example)]);
+  }
 
  private:
   Example encode(int64_t example);
@@ -47,11 +50,11 @@ class Loader {
   Sampler sampler_;  // last: its callback uses the members above
 };
 
-/// Runs `body` over the examples of a view in order of chunks; inside a chunk, batches are packed by length.
-/// body gets the batch, its examples and their positions in the view.
-using InferenceBody =
-    std::function<void(const Batch& batch, const std::vector<Example>& examples, const std::vector<int64_t>& positions)>;
-void for_each_batch(const Task& task, int64_t count, const std::function<Record(int64_t)>& record, bool with_labels,
-                    int64_t batch_tokens, const InferenceBody& body);
+/// Runs `body` over the examples of a view in order of chunks; inside a chunk, batches are packed
+/// by length. body gets the batch, its examples and their positions in the view.
+using InferenceBody = std::function<void(const Batch& batch, const std::vector<Example>& examples,
+                                         const std::vector<int64_t>& positions)>;
+void for_each_batch(const Task& task, int64_t count, const std::function<Record(int64_t)>& record,
+                    bool with_labels, int64_t batch_tokens, const InferenceBody& body);
 
 }  // namespace attune

@@ -13,17 +13,18 @@ AdamW::Moments& AdamW::moments(const Param& param) {
   for (Moments& entry : moments_)
     if (entry.name == param.name) return entry;
   const Tensor plain = param.value.detach();
-  moments_.push_back({param.name, at::zeros_like(plain), at::zeros_like(plain), at::zeros({1}, at::kLong)});
+  moments_.push_back(
+      {param.name, at::zeros_like(plain), at::zeros_like(plain), at::zeros({1}, at::kLong)});
   return moments_.back();
 }
 
 namespace {
 
 template <class T>
-void update(const kernels::AdamW& options, const Tensor& value, const Tensor& gradient, const Tensor& m, const Tensor& v,
-            const Tensor& mask) {
-  kernels::adamw<T>(options, pointer<T>(value), pointer<const T>(gradient), pointer<T>(m), pointer<T>(v),
-                    pointer<const uint8_t>(mask), value.numel());
+void update(const kernels::AdamW& options, const Tensor& value, const Tensor& gradient,
+            const Tensor& m, const Tensor& v, const Tensor& mask) {
+  kernels::adamw<T>(options, pointer<T>(value), pointer<const T>(gradient), pointer<T>(m),
+                    pointer<T>(v), pointer<const uint8_t>(mask), value.numel());
 }
 
 }  // namespace
@@ -38,7 +39,9 @@ void AdamW::step(std::vector<Param>& params, double lr, double gradient_scale) {
     options.beta1 = options_.beta1;
     options.beta2 = options_.beta2;
     options.eps = options_.eps;
-    options.weight_decay = param.weight_decay >= 0 ? param.weight_decay : param.decays ? options_.weight_decay : 0;
+    options.weight_decay = param.weight_decay >= 0 ? param.weight_decay
+                           : param.decays          ? options_.weight_decay
+                                                   : 0;
     options.step = ++steps;
     options.gradient_scale = gradient_scale;
     const Tensor gradient = dense_as(param.value.grad(), param.value.scalar_type());
@@ -68,8 +71,9 @@ double gradient_norm(const std::vector<Param>& params) {
     const Tensor gradient = param.value.grad();
     if (!gradient.defined() || param.lr_scale == 0) continue;
     const Tensor dense = dense_as(gradient, gradient.scalar_type());
-    sum += dense.scalar_type() == at::kDouble ? kernels::sum_of_squares(pointer<double>(dense), dense.numel())
-                                              : kernels::sum_of_squares(pointer<float>(dense), dense.numel());
+    sum += dense.scalar_type() == at::kDouble
+               ? kernels::sum_of_squares(pointer<double>(dense), dense.numel())
+               : kernels::sum_of_squares(pointer<float>(dense), dense.numel());
   }
   return std::sqrt(sum);
 }

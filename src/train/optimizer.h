@@ -11,9 +11,10 @@ struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
 };
 
-/// AdamW over the trained tensors: bias-corrected, decoupled decay, none on biases and norms; moments in the master type.
-/// A tensor without a gradient in a step is left alone, as torch.optim does.
-/// Reference: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", arXiv 1711.05101, algorithm 2.
+/// AdamW over the trained tensors: bias-corrected, decoupled decay, none on biases and norms;
+/// moments in the master type. A tensor without a gradient in a step is left alone, as torch.optim
+/// does. Reference: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", arXiv
+/// 1711.05101, algorithm 2.
 class AdamW {
  public:
   explicit AdamW(AdamWOptions options) : options_(options) {}

@@ -35,13 +35,15 @@ void remove_left_overs(const std::string& run) {
     std::vector<fs::path> found;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
       const std::string name = entry.path().filename().string();
-      if (name.find(".tmp") != std::string::npos || name.starts_with(".writing-")) found.push_back(entry.path());
+      if (name.find(".tmp") != std::string::npos || name.starts_with(".writing-"))
+        found.push_back(entry.path());
     }
     for (const fs::path& path : found) fs::remove_all(path, ignored);
   }
 }
 
-void save_run_state(const std::string& run, const RunState& state, const NamedTensors& tensors, int64_t keep) {
+void save_run_state(const std::string& run, const RunState& state, const NamedTensors& tensors,
+                    int64_t keep) {
   const std::string name = format("step-{:08}", state.step);
   const std::string folder = run + "/checkpoints", fresh = folder + "/.writing-" + name;
   fs::remove_all(fresh);
@@ -78,7 +80,8 @@ void save_run_state(const std::string& run, const RunState& state, const NamedTe
     throw;
   }
   std::vector<std::string> all = run_checkpoints(run);
-  for (size_t i = 0; i + static_cast<size_t>(std::max<int64_t>(1, keep)) < all.size(); ++i) fs::remove_all(all[i]);
+  for (size_t i = 0; i + static_cast<size_t>(std::max<int64_t>(1, keep)) < all.size(); ++i)
+    fs::remove_all(all[i]);
 }
 
 namespace {
@@ -87,7 +90,8 @@ RunState parse_state(const Json& json) {
   RunState state;
   state.step = json.at("step").get<int64_t>();
   state.examples = json.at("examples").get<double>();
-  state.position = {json.at("epoch").get<int64_t>(), json.at("window").get<int64_t>(), json.at("batch").get<int64_t>()};
+  state.position = {json.at("epoch").get<int64_t>(), json.at("window").get<int64_t>(),
+                    json.at("batch").get<int64_t>()};
   state.seconds = json.at("seconds").get<double>();
   state.evals = json.at("evals").get<int64_t>();
   state.saves = json.at("saves").get<int64_t>();
@@ -113,7 +117,8 @@ RunState load_one(const std::string& folder, const NamedTensors& tensors) {
   const SafetensorsFile file(path);
   const RunState state = parse_state(json);
   for (const std::pair<std::string, Tensor>& entry : tensors) {
-    if (!file.has(entry.first)) fail(ErrorCode::Corrupt, "{}: tensor {} is missing", path, entry.first);
+    if (!file.has(entry.first))
+      fail(ErrorCode::Corrupt, "{}: tensor {} is missing", path, entry.first);
     if (file.tensor(entry.first).sizes() != entry.second.sizes())
       fail(ErrorCode::Corrupt, "{}: tensor {} has another shape", path, entry.first);
   }
@@ -136,8 +141,11 @@ RunState load_run_state(const std::string& run, const NamedTensors& tensors) {
       log_warning("skipping the damaged checkpoint {}: {}", all[i], error.what());
     }
   }
-  fail(ErrorCode::NotFound, "resuming {}: there is no complete checkpoint in {}/checkpoints; start again with `attune train "
-       "{}/recipe.yaml --overwrite`", run, run, run);
+  fail(ErrorCode::NotFound,
+       "resuming {}: there is no complete checkpoint in {}/checkpoints; start again with `attune "
+       "train "
+       "{}/recipe.yaml --overwrite`",
+       run, run, run);
 }
 
 }  // namespace attune

@@ -12,31 +12,35 @@ namespace attune {
 
 /// The exact state of a run between two steps, beside its tensors (parameters, buffers, moments).
 ///
-/// On disk: RUN/checkpoints/step-000120/state.json and state.safetensors. A checkpoint is written to a hidden folder,
-/// synced and renamed, so a folder with its final name is complete; state.json holds the SHA-256 of the tensor file.
+/// On disk: RUN/checkpoints/step-000120/state.json and state.safetensors. A checkpoint is written
+/// to a hidden folder, synced and renamed, so a folder with its final name is complete; state.json
+/// holds the SHA-256 of the tensor file.
 struct RunState {
   int64_t step = 0;
-  double examples = 0;               // consumed
+  double examples = 0;  // consumed
   Sampler::Position position;
-  double seconds = 0;                // of training, over all sessions
-  int64_t evals = 0, saves = 0;      // intervals passed
+  double seconds = 0;            // of training, over all sessions
+  int64_t evals = 0, saves = 0;  // intervals passed
   double best = 0;
   bool has_best = false;
   int64_t best_step = 0, worse_evals = 0;
   int64_t log_bytes = 0;
   int64_t tokens = 0;
   double first_loss = 0, last_loss = 0;
-  Json metrics;                      // of the state that is kept; null before the first evaluation
-  std::vector<std::string> policies; // TrainingPolicy::save_state
-  Json history = Json::array();      // logged records, for trainer_state.json
+  Json metrics;                       // of the state that is kept; null before the first evaluation
+  std::vector<std::string> policies;  // TrainingPolicy::save_state
+  Json history = Json::array();       // logged records, for trainer_state.json
 };
 
-/// Writes a checkpoint and deletes the oldest beyond `keep`. Errors: Io; the earlier checkpoints stay.
-void save_run_state(const std::string& run, const RunState& state, const NamedTensors& tensors, int64_t keep);
-/// The newest complete checkpoint of a run: copies its tensors into `tensors`. Damaged ones are skipped with a warning.
-/// Errors: NotFound when there is none.
+/// Writes a checkpoint and deletes the oldest beyond `keep`. Errors: Io; the earlier checkpoints
+/// stay.
+void save_run_state(const std::string& run, const RunState& state, const NamedTensors& tensors,
+                    int64_t keep);
+/// The newest complete checkpoint of a run: copies its tensors into `tensors`. Damaged ones are
+/// skipped with a warning. Errors: NotFound when there is none.
 RunState load_run_state(const std::string& run, const NamedTensors& tensors);
-/// Removes what a process that was killed left half written in a run directory. The caller holds the run's lock.
+/// Removes what a process that was killed left half written in a run directory. The caller holds
+/// the run's lock.
 void remove_left_overs(const std::string& run);
 /// Names of the checkpoints of a run, oldest first.
 std::vector<std::string> run_checkpoints(const std::string& run);

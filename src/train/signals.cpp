@@ -27,6 +27,8 @@ SignalWatch::~SignalWatch() {
   std::signal(SIGTERM, SIG_DFL);
 }
 
-int SignalWatch::received() { return g_signal; }
+int SignalWatch::received() {
+  return g_signal;
+}
 
 }  // namespace attune

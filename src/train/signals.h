@@ -2,7 +2,8 @@
 
 namespace attune {
 
-/// While alive, SIGINT and SIGTERM are only noted, so that a step can finish; a second SIGINT ends the process at once.
+/// While alive, SIGINT and SIGTERM are only noted, so that a step can finish; a second SIGINT ends
+/// the process at once.
 class SignalWatch {
  public:
   SignalWatch();

@@ -47,7 +47,9 @@ Trainer::Trainer(TrainConfig config, TrainParts parts, Progress& progress)
       loader_(parts_.task, parts_.train, config_.seed, config_.batches),
       optimizer_(config_.adamw) {}
 
-double Trainer::total_examples() const { return config_.epochs * static_cast<double>(loader_.examples()); }
+double Trainer::total_examples() const {
+  return config_.epochs * static_cast<double>(loader_.examples());
+}
 
 double Trainer::progress_of(double examples, int64_t step, double seconds) const {
   double done = 0;
@@ -68,8 +70,8 @@ bool Trainer::finished() const {
 }
 
 Clock Trainer::clock() const {
-  return {run_.step, run_.examples, progress_of(run_.examples, run_.step, run_.seconds), run_.seconds / 60,
-          run_.examples / static_cast<double>(loader_.examples())};
+  return {run_.step, run_.examples, progress_of(run_.examples, run_.step, run_.seconds),
+          run_.seconds / 60, run_.examples / static_cast<double>(loader_.examples())};
 }
 
 NamedTensors Trainer::state_tensors() {
@@ -77,7 +79,8 @@ NamedTensors Trainer::state_tensors() {
   for (const std::string& set : parts_.adaptation.sets())
     for (const std::pair<std::string, Tensor>& entry : parts_.adaptation.tensors(set))
       tensors.emplace_back(set + "/" + entry.first, entry.second);
-  for (const std::pair<std::string, Tensor>& entry : optimizer_.state(params_)) tensors.push_back(entry);
+  for (const std::pair<std::string, Tensor>& entry : optimizer_.state(params_))
+    tensors.push_back(entry);
   return tensors;
 }
 
@@ -93,12 +96,14 @@ void Trainer::restore() {
 Trainer::Result Trainer::run(bool resume) {
   const SignalWatch watch;
   params_ = parts_.adaptation.trainable();
-  if (params_.empty()) fail(ErrorCode::BadInput, "nothing to train: the methods of this recipe train no tensor");
+  if (params_.empty())
+    fail(ErrorCode::BadInput, "nothing to train: the methods of this recipe train no tensor");
   state_.reset(new TrainState{parts_.model, parts_.adaptation, params_, {}});
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->begin(*state_);
   if (resume) restore();
   log_ = std::make_unique<LogWriter>(parts_.run + "/log.jsonl");
-  log_->truncate_to(static_cast<uint64_t>(run_.log_bytes));  // what came after the checkpoint happens again
+  log_->truncate_to(
+      static_cast<uint64_t>(run_.log_bytes));  // what came after the checkpoint happens again
   events_ = std::make_unique<EventWriter>(parts_.run);
   const int64_t start_step = run_.step;
   progress_.begin(clock().progress);
@@ -121,9 +126,18 @@ Trainer::Result Trainer::run(bool resume) {
   if (signal != 0 && run_.step > start_step) save_now();
   progress_.finish();
   if (signal == 0 && config_.best_metric.empty()) parts_.save_result();
-  Result result{run_.metrics, run_.step, run_.tokens, static_cast<int64_t>(run_.examples), run_.seconds, run_.first_loss,
-                run_.last_loss, run_.has_best && !config_.best_metric.empty() ? run_.best_step : run_.step, stopped_early_,
-                signal, loader_.cut_rows(), run_.history};
+  Result result{run_.metrics,
+                run_.step,
+                run_.tokens,
+                static_cast<int64_t>(run_.examples),
+                run_.seconds,
+                run_.first_loss,
+                run_.last_loss,
+                run_.has_best && !config_.best_metric.empty() ? run_.best_step : run_.step,
+                stopped_early_,
+                signal,
+                loader_.cut_rows(),
+                run_.history};
   return result;
 }
 
@@ -144,19 +158,21 @@ Trainer::Window Trainer::load_window() {
 
 Loss Trainer::chain(const Batch& batch, size_t policy) {
   if (policy == parts_.policies.size()) return parts_.objective.compute(parts_.model, batch);
-  return parts_.policies[policy]->around(*state_, batch,
-                                         [this, policy](const Batch& inner) { return chain(inner, policy + 1); });
+  return parts_.policies[policy]->around(
+      *state_, batch, [this, policy](const Batch& inner) { return chain(inner, policy + 1); });
 }
 
 void Trainer::diverged(const Window& window, const char* what) {
   std::vector<std::string> rows;
   for (const Loader::Item& item : window.items)
-    for (const Example& example : item.examples) rows.push_back(parts_.train.data.where(example.id));
+    for (const Example& example : item.examples)
+      rows.push_back(parts_.train.data.where(example.id));
   const size_t shown = std::min<size_t>(rows.size(), 5);
   const std::string more = rows.size() > shown ? format(" and {} more", rows.size() - shown) : "";
   rows.resize(shown);
   fail(ErrorCode::Diverged,
-       "training: the {} is not a finite number at step {} (rows {}{}). The last checkpoint in {}/checkpoints is kept. "
+       "training: the {} is not a finite number at step {} (rows {}{}). The last checkpoint in "
+       "{}/checkpoints is kept. "
        "Lower train.lr (now {}), or look at these rows",
        what, run_.step + 1, join(rows, ", "), more, parts_.run, config_.lr);
 }
@@ -171,7 +187,8 @@ void Trainer::train_window(Window& window) {
   pass.progress = middle;
   pass.seed = config_.seed;
   state_->pass = pass;
-  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->before_step(*state_);
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
+    policy->before_step(*state_);
   clear_gradients(params_);
   for (Loader::Item& item : window.items) {
     item.batch.pass = pass;
@@ -184,7 +201,8 @@ void Trainer::train_window(Window& window) {
     if (!std::isfinite(window.loss)) diverged(window, "loss");
     if (sum.requires_grad()) backward(sum);
   }
-  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->after_backward(*state_);
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
+    policy->after_backward(*state_);
   const double count = std::max(window.count, 1e-12);
   window.loss /= count;
   window.norm = gradient_norm(params_) / count;
@@ -213,15 +231,21 @@ void Trainer::report(const Window& window) {
   const double speed = static_cast<double>(window.tokens) / std::max(1e-9, window.seconds);
   if (run_.step == 1 || run_.step % std::max<int64_t>(1, config_.log_every) == 0 || finished()) {
     const double at = wall_time();
-    log(Json{{"step", run_.step}, {"epoch", clock().epochs}, {"loss", window.loss}, {"lr", window.lr},
-             {"grad_norm", window.norm}, {"tokens_per_second", speed}, {"peak_bytes", peak_resident_bytes()}});
+    log(Json{{"step", run_.step},
+             {"epoch", clock().epochs},
+             {"loss", window.loss},
+             {"lr", window.lr},
+             {"grad_norm", window.norm},
+             {"tokens_per_second", speed},
+             {"peak_bytes", peak_resident_bytes()}});
     events_->scalar("train/loss", run_.step, window.loss, at);
     events_->scalar("train/learning_rate", run_.step, window.lr, at);
     events_->scalar("train/grad_norm", run_.step, window.norm, at);
     events_->flush();
   }
   session_tokens_ += window.tokens;
-  progress_.update(run_.step, clock().progress, window.loss, session_tokens_, peak_resident_bytes());
+  progress_.update(run_.step, clock().progress, window.loss, session_tokens_,
+                   peak_resident_bytes());
 }
 
 void Trainer::evaluate_now() {
@@ -232,7 +256,8 @@ void Trainer::evaluate_now() {
     if (!value.is_number() || name == "examples") continue;
     flat[name] = value;
     events_->scalar("eval/" + name, run_.step, value.get<double>(), wall_time());
-    if (text.size() < 60) text += format("{}{} {:.4f}", text.empty() ? "" : ", ", name, value.get<double>());
+    if (text.size() < 60)
+      text += format("{}{} {:.4f}", text.empty() ? "" : ", ", name, value.get<double>());
   }
   events_->flush();
   log(Json{{"step", run_.step}, {"epoch", clock().epochs}, {"eval", flat}});
@@ -245,10 +270,12 @@ void Trainer::evaluate_now() {
   if (!metrics.contains(config_.best_metric)) {
     std::vector<std::string> known;
     for (const auto& [name, value] : flat.items()) known.push_back(name);
-    fail(ErrorCode::BadInput, "train.best.metric: this task has no metric \"{}\";{}", config_.best_metric,
-         suggestion(config_.best_metric, known));
+    fail(ErrorCode::BadInput, "train.best.metric: this task has no metric \"{}\";{}",
+         config_.best_metric, suggestion(config_.best_metric, known));
   }
-  const double value = metrics[config_.best_metric].is_number() ? metrics[config_.best_metric].get<double>() : -1e300;
+  const double value = metrics[config_.best_metric].is_number()
+                           ? metrics[config_.best_metric].get<double>()
+                           : -1e300;
   const double gain = lower_is_better(config_.best_metric) ? run_.best - value : value - run_.best;
   if (!run_.has_best || gain > 0) {
     run_.has_best = true;
@@ -262,7 +289,8 @@ void Trainer::evaluate_now() {
     if (config_.patience > 0 && run_.worse_evals >= config_.patience) {
       stopped_early_ = true;
       progress_.hide();
-      log_info("no better {} in {} evaluations: stopping early", config_.best_metric, run_.worse_evals);
+      log_info("no better {} in {} evaluations: stopping early", config_.best_metric,
+               run_.worse_evals);
     }
   }
 }
@@ -271,11 +299,13 @@ void Trainer::save_now() {
   for (const Param& param : params_)
     if (!std::isfinite(param.value.detach().sum().item<double>()))
       fail(ErrorCode::Diverged,
-           "training: the tensor {} is not finite after step {}, so this state is not saved. The last checkpoint in "
+           "training: the tensor {} is not finite after step {}, so this state is not saved. The "
+           "last checkpoint in "
            "{}/checkpoints is kept. Lower train.lr (now {})",
            param.name, run_.step, parts_.run, config_.lr);
   run_.policies.clear();
-  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) run_.policies.push_back(policy->save_state());
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
+    run_.policies.push_back(policy->save_state());
   save_run_state(parts_.run, run_, state_tensors(), config_.keep);
 }
 

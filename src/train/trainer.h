@@ -19,7 +19,7 @@
 namespace attune {
 
 struct TrainConfig {
-  double epochs = 3;      // one of epochs, steps, minutes is positive
+  double epochs = 3;  // one of epochs, steps, minutes is positive
   int64_t steps = 0;
   double minutes = 0;
   SamplerOptions batches;
@@ -27,7 +27,7 @@ struct TrainConfig {
   AdamWOptions adamw;
   double lr = 1e-4;
   Schedule schedule;
-  double clip = 1;        // 0: off
+  double clip = 1;  // 0: off
   Interval eval_every, save_every;
   int64_t log_every = 10;
   int64_t keep = 2;
@@ -45,26 +45,27 @@ struct TrainParts {
   Objective& objective;
   std::vector<std::unique_ptr<TrainingPolicy>>& policies;
   DataView train;
-  DataView eval;                       // may be empty
-  Tensor class_weights;                // or undefined
-  std::string run;                     // the run directory
-  std::function<void()> save_result;   // writes RUN/adapter from the current state
+  DataView eval;                      // may be empty
+  Tensor class_weights;               // or undefined
+  std::string run;                    // the run directory
+  std::function<void()> save_result;  // writes RUN/adapter from the current state
 };
 
-/// The training loop. A step: before_step of every policy; for each micro-batch the chain of `around` down to the
-/// objective, then backward; after_backward; division by the window's count, clipping, optimizer; after_step.
-/// Everything is a function of (recipe, data, seed) for a given thread count, so a resumed run ends with the same bytes.
+/// The training loop. A step: before_step of every policy; for each micro-batch the chain of
+/// `around` down to the objective, then backward; after_backward; division by the window's count,
+/// clipping, optimizer; after_step. Everything is a function of (recipe, data, seed) for a given
+/// thread count, so a resumed run ends with the same bytes.
 class Trainer {
  public:
   Trainer(TrainConfig config, TrainParts parts, Progress& progress);
   struct Result {
-    Json metrics;             // of the kept state; null without evaluation data
+    Json metrics;  // of the kept state; null without evaluation data
     int64_t steps = 0, tokens = 0, examples = 0;
     double seconds = 0;
     double first_loss = 0, last_loss = 0;
     int64_t kept_step = 0;
     bool stopped_early = false;
-    int signal = 0;           // SIGINT or SIGTERM ended it; its state is saved
+    int signal = 0;  // SIGINT or SIGTERM ended it; its state is saved
     int64_t cut_rows = 0;
     Json history;
   };

@@ -14,13 +14,16 @@ struct HeadCase {
   HeadRequest head;
 };
 
-void PrintTo(const HeadCase& value, std::ostream* out) { *out << value.architecture << " " << value.name; }
+void PrintTo(const HeadCase& value, std::ostream* out) {
+  *out << value.architecture << " " << value.name;
+}
 
 std::vector<HeadCase> head_cases() {
   std::vector<HeadCase> cases;
   for (const std::string& architecture : architecture_names()) {
     for (const char* pool : {"pooler", "mean", "max", "first"})
-      cases.push_back({architecture, std::string("sequence_") + pool, {HeadKind::Sequence, 3, pool}});
+      cases.push_back(
+          {architecture, std::string("sequence_") + pool, {HeadKind::Sequence, 3, pool}});
     cases.push_back({architecture, "token", {HeadKind::Token, 4, "auto"}});
     cases.push_back({architecture, "span", {HeadKind::Span, 2, "auto"}});
     cases.push_back({architecture, "masked_lm", {HeadKind::MaskedLm, 0, "auto"}});

@@ -19,7 +19,8 @@ class Verbs : public ::testing::Test {
   /// Runs `body` with one edit at a site.
   template <class Body>
   void with(const std::string& site, const Edit& edit, Body body) {
-    const Edits edits(*model_, [&](Attachment& attachment) { attachment.add(attachment.sites(site)[0], edit); });
+    const Edits edits(
+        *model_, [&](Attachment& attachment) { attachment.add(attachment.sites(site)[0], edit); });
     body();
   }
   std::vector<Site> flow_sites() const {
@@ -37,7 +38,10 @@ TEST_F(Verbs, WhatObserveSeesIsWhatIsCaptured) {
   Values seen;
   const Edits edits(*model_, [&](Attachment& attachment) {
     for (const Site& site : flow_sites())
-      attachment.add(site, Observe{[&seen, name = site.name](const View& view) { seen[name] = view.x.clone(); }, {}});
+      attachment.add(site, Observe{[&seen, name = site.name](const View& view) {
+                                     seen[name] = view.x.clone();
+                                   },
+                                   {}});
   });
   EXPECT_EQ(logits(*model_, batch_).size(0), 4);
   EXPECT_EQ(seen.size(), flow_sites().size());
@@ -65,8 +69,10 @@ TEST_F(Verbs, ApplyReplacesTheValueAtEverySite) {
   for (const Site& site : flow_sites()) {
     with(site.name, Apply{[](const View& view) { return view.x * 2.0 + 1.0; }, {}}, [&] {
       const Values after = everything(*model_, batch_);
-      EXPECT_LE(distance(after.at(site.name), before.at(site.name) * 2.0 + 1.0), 1e-14) << site.name;
-      EXPECT_GT(distance(after.at("logits"), before.at("logits")), 1e-6) << site.name << " leads nowhere";
+      EXPECT_LE(distance(after.at(site.name), before.at(site.name) * 2.0 + 1.0), 1e-14)
+          << site.name;
+      EXPECT_GT(distance(after.at("logits"), before.at("logits")), 1e-6)
+          << site.name << " leads nowhere";
     });
   }
 }
@@ -75,11 +81,12 @@ TEST_F(Verbs, ApplySeesTheRowsOfItsSequences) {
   std::vector<int64_t> sequences, rows;
   const Edits edits(*model_, [&](Attachment& attachment) {
     for (const char* site : {"enc.0.resid.out", "head.in"})
-      attachment.add(attachment.sites(site)[0], Observe{[&](const View& view) {
-                                                          sequences.push_back(view.rows.sequences());
-                                                          rows.push_back(view.rows.rows());
-                                                        },
-                                                        {}});
+      attachment.add(attachment.sites(site)[0],
+                     Observe{[&](const View& view) {
+                               sequences.push_back(view.rows.sequences());
+                               rows.push_back(view.rows.rows());
+                             },
+                             {}});
   });
   logits(*model_, batch_);
   EXPECT_EQ(sequences, (std::vector<int64_t>{4, 4}));
@@ -111,7 +118,9 @@ TEST_F(Verbs, ScaleAndShiftAtRowsAndHeadsAreElementwise) {
     });
     const Tensor rows = noise("rows", {x.size(0), site.out}, 1);
     with(site.name, Shift{rows}, [&] {
-      EXPECT_LE(distance(everything(*model_, batch_).at(site.name), x + rows.reshape(x.sizes())), 1e-14) << site.name;
+      EXPECT_LE(distance(everything(*model_, batch_).at(site.name), x + rows.reshape(x.sizes())),
+                1e-14)
+          << site.name;
     });
   }
 }
@@ -132,11 +141,13 @@ TEST_F(Verbs, ScaleAndShiftAtAWeightActOnItsInputAndOutput) {
   with(site.name, Shift{out}, [&] {
     EXPECT_LE(distance(everything(*model_, batch_).at("enc.1.ffn.out"), y + out), 1e-13);
   });
-  with(site.name, LowRank{noise("down", {2, site.in}, 1), noise("up", {site.out, 2}, 1), 0.5, 0}, [&] {
-    const Tensor inner = attune::matmul(x, noise("down", {2, site.in}, 1), false, true);
-    const Tensor expected = y + attune::matmul(inner, noise("up", {site.out, 2}, 1), false, true) * 0.5;
-    EXPECT_LE(distance(everything(*model_, batch_).at("enc.1.ffn.out"), expected), 1e-13);
-  });
+  with(site.name, LowRank{noise("down", {2, site.in}, 1), noise("up", {site.out, 2}, 1), 0.5, 0},
+       [&] {
+         const Tensor inner = attune::matmul(x, noise("down", {2, site.in}, 1), false, true);
+         const Tensor expected =
+             y + attune::matmul(inner, noise("up", {site.out, 2}, 1), false, true) * 0.5;
+         EXPECT_LE(distance(everything(*model_, batch_).at("enc.1.ffn.out"), expected), 1e-13);
+       });
 }
 
 TEST_F(Verbs, EditsAtANormFoldIntoItsScaleAndBias) {
@@ -152,7 +163,8 @@ TEST_F(Verbs, EditsAtANormFoldIntoItsScaleAndBias) {
 
 TEST_F(Verbs, GradientsReachWhatEveryVerbHolds) {
   Edits edits(*model_, [&](Attachment& attachment) {
-    const Site q = attachment.sites("enc.0.self.q")[0], rows = attachment.sites("enc.0.resid.mid")[0],
+    const Site q = attachment.sites("enc.0.self.q")[0],
+               rows = attachment.sites("enc.0.resid.mid")[0],
                heads = attachment.sites("enc.1.self.heads")[0];
     const std::function<Tensor(const Site&, const char*, std::vector<int64_t>)> made =
         [&](const Site& site, const char* name, const std::vector<int64_t>& shape) {
@@ -166,7 +178,8 @@ TEST_F(Verbs, GradientsReachWhatEveryVerbHolds) {
     attachment.add(q, LowRank{made(q, "down2", {2, 16}), made(q, "up2", {16, 2}), 0.5, 0});
     attachment.add(rows, Scale{Tensor(), made(rows, "scale", {16})});
     const Tensor mix = made(rows, "mix", {16, 16});
-    attachment.add(rows, Apply{[mix](const View& view) { return attune::matmul(view.x, mix); }, {}});
+    attachment.add(rows,
+                   Apply{[mix](const View& view) { return attune::matmul(view.x, mix); }, {}});
     attachment.add(heads, Shift{made(heads, "shift", {2, 8})});
     attachment.add(heads, Scale{Tensor(), made(heads, "heads", {2, 8})});
   });
@@ -187,11 +200,19 @@ TEST(Fold, EqualsTheEditsRunOneAfterAnother) {
       switch (stream.below(static_cast<uint64_t>(i + 1), 6)) {
         case 0:
         case 1:
-          list.push_back(LowRank{noise(key + "down", {3, site.in}, 0.3), noise(key + "up", {site.out, 3}, 0.3), 0.7, 0});
+          list.push_back(LowRank{noise(key + "down", {3, site.in}, 0.3),
+                                 noise(key + "up", {site.out, 3}, 0.3), 0.7, 0});
           break;
-        case 2: list.push_back(Scale{noise(key + "in", {site.in}, 0.3) + 1.0, Tensor()}); break;
-        case 3: list.push_back(Scale{noise(key + "in", {site.in}, 0.3) + 1.0, noise(key + "out", {site.out}, 0.3) + 1.0}); break;
-        case 4: list.push_back(Shift{noise(key + "by", {site.out}, 0.5)}); break;
+        case 2:
+          list.push_back(Scale{noise(key + "in", {site.in}, 0.3) + 1.0, Tensor()});
+          break;
+        case 3:
+          list.push_back(Scale{noise(key + "in", {site.in}, 0.3) + 1.0,
+                               noise(key + "out", {site.out}, 0.3) + 1.0});
+          break;
+        case 4:
+          list.push_back(Shift{noise(key + "by", {site.out}, 0.5)});
+          break;
         default: {
           const Tensor left = noise(key + "left", {site.out, site.out}, 0.3);
           list.push_back(Reweight{[left](const Tensor& w) { return attune::matmul(left, w); }});
@@ -204,7 +225,8 @@ TEST(Fold, EqualsTheEditsRunOneAfterAnother) {
     Edits edits(*model, [&](Attachment& attachment) {
       for (const Edit& edit : list) attachment.add(attachment.sites(site.name)[0], edit);
     });
-    EXPECT_LE(distance(everything(*model, batch).at("enc.1.ffn.out"), expected), 1e-12) << "sequence " << sequence;
+    EXPECT_LE(distance(everything(*model, batch).at("enc.1.ffn.out"), expected), 1e-12)
+        << "sequence " << sequence;
     const Tensor unmerged = logits(*model, batch);
     edits->merge("default");
     EXPECT_LE(distance(logits(*model, batch), unmerged), 1e-12) << "merge of sequence " << sequence;
@@ -220,16 +242,16 @@ TEST_F(Verbs, ASiteThatDoesNotAdmitTheVerbRefusesIt) {
 }
 
 TEST_F(Verbs, WhatIsAdmittedButNotBuiltSaysSo) {
-  const std::string text = error_text(ErrorCode::Unsupported, [&] {
-    with("enc.0.self.kv", Extend{}, [] {});
-  });
+  const std::string text =
+      error_text(ErrorCode::Unsupported, [&] { with("enc.0.self.kv", Extend{}, [] {}); });
   EXPECT_NE(text.find("Extend at enc.0.self.kv"), std::string::npos) << text;
 }
 
 TEST_F(Verbs, WhatDoesNotFoldKeepsTheWeightsAndIsNamed) {
   Edits edits(*model_, [&](Attachment& attachment) {
     attachment.add(attachment.sites("enc.0.self.q")[0], Shift{noise("by", {16}, 1)});
-    attachment.add(attachment.sites("enc.0.resid.mid")[0], Apply{[](const View& view) { return view.x; }, {}});
+    attachment.add(attachment.sites("enc.0.resid.mid")[0],
+                   Apply{[](const View& view) { return view.x; }, {}});
   });
   const Values before = base_tensors(*model_);
   const std::string text = error_text(ErrorCode::Unsupported, [&] { edits->merge("default"); });
@@ -238,10 +260,13 @@ TEST_F(Verbs, WhatDoesNotFoldKeepsTheWeightsAndIsNamed) {
 }
 
 TEST_F(Verbs, WantingWhatHasNoValueIsRefused) {
-  const std::string text =
-      error_text(ErrorCode::Unsupported, [&] { model_->forward(batch_, {{"enc.0.self.q"}, true}); });
+  const std::string text = error_text(ErrorCode::Unsupported, [&] {
+    model_->forward(batch_, {{"enc.0.self.q"}, true});
+  });
   EXPECT_NE(text.find("capturing enc.0.self.q"), std::string::npos) << text;
-  const std::string none = error_text(ErrorCode::BadInput, [&] { model_->forward(batch_, {{"enc.9.*"}, true}); });
+  const std::string none = error_text(ErrorCode::BadInput, [&] {
+    model_->forward(batch_, {{"enc.9.*"}, true});
+  });
   EXPECT_NE(none.find("\"enc.9.*\" matches nothing"), std::string::npos) << none;
 }
 

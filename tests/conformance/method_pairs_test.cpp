@@ -21,7 +21,8 @@ std::set<std::string> trained_by(const Recorder& recorder, const std::string& tu
 /// Copies of a tuner's tensors, named as if it were the only one of its set.
 Values owned_by(const Recorder& recorder, const std::string& method) {
   Values values;
-  for (const Owned& owned : recorder.owned()) values["0." + method + "/" + owned.name] = owned.value.detach().clone();
+  for (const Owned& owned : recorder.owned())
+    values["0." + method + "/" + owned.name] = owned.value.detach().clone();
   return values;
 }
 
@@ -56,7 +57,8 @@ class Pair {
                 trained_by(*recorders[position], std::to_string(position)));
     }
   }
-  /// Removes the tuner at `position`; the other must stay as it was, in its tensors and in what the model computes.
+  /// Removes the tuner at `position`; the other must stay as it was, in its tensors and in what the
+  /// model computes.
   void check_removal(int position, const std::string& architecture) {
     const std::vector<const Recorder*> both = adaptation_->recorders("default");
     const Recorder* kept = both[static_cast<size_t>(1 - position)];
@@ -68,7 +70,8 @@ class Pair {
     EXPECT_TRUE(same(copies(*adaptation_, "default"), before));
     const std::unique_ptr<Model> other = new_model(architecture);
     Adaptation alone(*other, registry_, 5);
-    alone.restore("default", adaptation_->manifest("default"), {before.begin(), before.end()}, "test");
+    alone.restore("default", adaptation_->manifest("default"), {before.begin(), before.end()},
+                  "test");
     EXPECT_TRUE(same(everything(*other, batch_), everything(*model_, batch_)));
   }
 
@@ -94,7 +97,8 @@ TEST_P(MethodPairs, TrainTogetherAndComeApartExactly) {
       Pair pair(architecture, first, second);
       const Values weights = base_tensors(*pair.model_);
       const Values base = everything(*Pair::new_model(architecture), pair.batch_);
-      const std::pair<double, double> losses = train(*pair.model_, *pair.adaptation_, pair.batch_, 5, 0.01);
+      const std::pair<double, double> losses =
+          train(*pair.model_, *pair.adaptation_, pair.batch_, 5, 0.01);
       EXPECT_LT(losses.second, losses.first);
       EXPECT_TRUE(same(base_tensors(*pair.model_), weights));
       pair.check_removal(removed, architecture);
@@ -115,7 +119,9 @@ TEST_P(MethodPairs, PackedEqualsOneByOne) {
     const Batch batch = training(pair.batch_);
     const Tensor packed = logits(*pair.model_, batch);
     for (int64_t b = 0; b < packed.size(0); ++b)
-      EXPECT_LE(distance(logits(*pair.model_, single(*pair.model_, batch, b)), packed.slice(0, b, b + 1)), 1e-12);
+      EXPECT_LE(
+          distance(logits(*pair.model_, single(*pair.model_, batch, b)), packed.slice(0, b, b + 1)),
+          1e-12);
   }
 }
 

@@ -9,7 +9,9 @@ struct MethodCase {
   std::string architecture, method;
 };
 
-inline void PrintTo(const MethodCase& value, std::ostream* out) { *out << value.architecture << " " << value.method; }
+inline void PrintTo(const MethodCase& value, std::ostream* out) {
+  *out << value.architecture << " " << value.method;
+}
 
 inline std::vector<MethodCase> every_case() {
   std::vector<MethodCase> cases;

@@ -1,8 +1,9 @@
-// What every method promises on every architecture. Driven from the registries: a new method is checked by its line in
-// methods.def.
+// What every method promises on every architecture. Driven from the registries: a new method is
+// checked by its line in methods.def.
+#include "methods.h"
+
 #include "base/text.h"
 #include "core/attachment.h"
-#include "methods.h"
 #include "tensor/autograd.h"
 #include "train/adapter_files.h"
 
@@ -91,8 +92,10 @@ TEST_P(Methods, DisablingIsExact) {
   EXPECT_TRUE(same(everything(*model_, batch_), adapted));
 }
 
-/// Merges in one precision and compares; a method that does not fold must say so and change nothing.
-void check_merge(Model& model, Adaptation& adaptation, const Batch& batch, const std::string& method, double tolerance) {
+/// Merges in one precision and compares; a method that does not fold must say so and change
+/// nothing.
+void check_merge(Model& model, Adaptation& adaptation, const Batch& batch,
+                 const std::string& method, double tolerance) {
   const Values weights = base_tensors(model);
   const Tensor unmerged = logits(model, batch);
   bool folded = true;
@@ -172,7 +175,8 @@ TEST_P(Methods, PackedEqualsOneByOne) {
     const Batch batch = train ? training(batch_) : batch_;
     const Tensor packed = logits(*model_, batch);
     for (int64_t b = 0; b < packed.size(0); ++b)
-      EXPECT_LE(distance(logits(*model_, single(*model_, batch, b)), packed.slice(0, b, b + 1)), 1e-12)
+      EXPECT_LE(distance(logits(*model_, single(*model_, batch, b)), packed.slice(0, b, b + 1)),
+                1e-12)
           << "sequence " << b << (train ? " in training" : "");
   }
 }
@@ -189,7 +193,8 @@ TEST_P(Methods, AGlobThatMatchesNothingIsAReadableError) {
   TunerSpec wrong = spec();
   wrong.options["sites"] = Json::array({"*.self.zz"});
   Adaptation adaptation(*model_, registry_, 1);
-  const std::string text = error_text(ErrorCode::BadInput, [&] { adaptation.add("default", wrong); });
+  const std::string text =
+      error_text(ErrorCode::BadInput, [&] { adaptation.add("default", wrong); });
   EXPECT_NE(text.find("\"*.self.zz\" matches nothing"), std::string::npos) << text;
   EXPECT_NE(text.find(".self."), std::string::npos) << text;
   EXPECT_TRUE(adaptation.sets().empty()) << "a failed add leaves no set behind";
@@ -201,7 +206,8 @@ TEST_P(Methods, ARankLargerThanTheMatrixIsAReadableError) {
   TunerSpec wrong = spec();
   wrong.options["rank"] = 1000;
   Adaptation adaptation(*model_, registry_, 1);
-  const std::string text = error_text(ErrorCode::BadInput, [&] { adaptation.add("default", wrong); });
+  const std::string text =
+      error_text(ErrorCode::BadInput, [&] { adaptation.add("default", wrong); });
   EXPECT_NE(text.find("rank 1000"), std::string::npos) << text;
   EXPECT_NE(text.find("at most"), std::string::npos) << text;
 }

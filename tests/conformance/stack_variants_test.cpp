@@ -14,11 +14,13 @@ struct Variant {
 const Variant kVariants[] = {
     {"post_norm", [](StackSpec&) {}},
     {"pre_norm", [](StackSpec& s) { s.pre_norm = s.final_norm = true; }},
-    {"rms_norm", [](StackSpec& s) {
+    {"rms_norm",
+     [](StackSpec& s) {
        s.norm = kernels::NormKind::Rms;
        s.norm_bias = false;
      }},
-    {"gated", [](StackSpec& s) {
+    {"gated",
+     [](StackSpec& s) {
        s.gated = true;
        s.activation = kernels::Activation::Silu;
      }},
@@ -28,12 +30,14 @@ const Variant kVariants[] = {
     {"window", [](StackSpec& s) { s.window = 2; }},
     {"no_biases", [](StackSpec& s) { s.qkv_bias = s.out_bias = s.ffn_bias = false; }},
     {"wide_heads", [](StackSpec& s) { s.head_size = 6; }},
-    {"no_positions", [](StackSpec& s) {
+    {"no_positions",
+     [](StackSpec& s) {
        s.positions = PositionScheme::None;
        s.types = 0;
        s.embed_norm = false;
      }},
-    {"decoder_like", [](StackSpec& s) {
+    {"decoder_like",
+     [](StackSpec& s) {
        s.pre_norm = s.final_norm = s.gated = s.causal = true;
        s.norm = kernels::NormKind::Rms;
        s.norm_bias = s.qkv_bias = s.out_bias = s.ffn_bias = s.embed_norm = false;
@@ -59,7 +63,8 @@ std::unique_ptr<Model> build(const Variant& variant, kernels::DType type = kerne
   variant.change(s);
   spec.head.kind = HeadKind::Token;
   spec.head.labels = 5;
-  std::unique_ptr<Model> model = std::make_unique<Transformer>(spec, Numerics{type}, Json::object());
+  std::unique_ptr<Model> model =
+      std::make_unique<Transformer>(spec, Numerics{type}, Json::object());
   ordinary_weights(*model);
   return model;
 }
@@ -102,13 +107,16 @@ TEST_P(StackVariants, EveryMethodTrainsOnIt) {
 }
 
 TEST_P(StackVariants, SinglePrecisionAgrees) {
-  const std::unique_ptr<Model> exact = build(GetParam()), narrow = build(GetParam(), kernels::DType::F32);
+  const std::unique_ptr<Model> exact = build(GetParam()),
+                               narrow = build(GetParam(), kernels::DType::F32);
   const Batch batch = batch_of(*exact, {5, 1, 7, 3});
   EXPECT_LE(distance(logits(*narrow, batch), logits(*exact, batch)), 3e-5);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, StackVariants, ::testing::ValuesIn(kVariants),
-                         [](const ::testing::TestParamInfo<Variant>& info) { return std::string(info.param.name); });
+                         [](const ::testing::TestParamInfo<Variant>& info) {
+                           return std::string(info.param.name);
+                         });
 
 TEST(StackVariants, ACausalStackNeverLooksAhead) {
   const std::unique_ptr<Model> model = build(kVariants[6]);

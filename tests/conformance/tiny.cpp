@@ -9,7 +9,8 @@
 
 namespace attune::tiny {
 
-Tensor noise(const std::string& name, const std::vector<int64_t>& shape, double deviation, at::ScalarType type) {
+Tensor noise(const std::string& name, const std::vector<int64_t>& shape, double deviation,
+             at::ScalarType type) {
   return normal_tensor(Stream64(7, "test").with(name).key(), shape, deviation, type);
 }
 
@@ -23,8 +24,10 @@ void ordinary_weights(Model& model) {
     double deviation = 0.1;
     if (site.weight == WeightKind::Projection) shape = {site.out, site.in};
     if (site.weight == WeightKind::Table) shape = {site.in, site.out};
-    if (site.weight == WeightKind::Projection) deviation = 0.8 / std::sqrt(static_cast<double>(site.in));
-    if (site.weight == WeightKind::Table) deviation = 0.8 / std::sqrt(static_cast<double>(site.out));
+    if (site.weight == WeightKind::Projection)
+      deviation = 0.8 / std::sqrt(static_cast<double>(site.in));
+    if (site.weight == WeightKind::Table)
+      deviation = 0.8 / std::sqrt(static_cast<double>(site.out));
     Tensor weight = noise(site.name + "/weight", shape, deviation);
     if (site.weight == WeightKind::Norm) weight = weight + 1.0;
     slot.weight = weight.to(type);
@@ -32,14 +35,16 @@ void ordinary_weights(Model& model) {
   }
 }
 
-std::vector<std::string> architecture_names() { return architectures().names(); }
+std::vector<std::string> architecture_names() {
+  return architectures().names();
+}
 
 Json config_of(const std::string& architecture) {
   return architectures().at(architecture).make(Options())->tiny_config();
 }
 
-std::unique_ptr<Model> model_of(const std::string& architecture, const HeadRequest& head, kernels::DType type,
-                                const Json& changes) {
+std::unique_ptr<Model> model_of(const std::string& architecture, const HeadRequest& head,
+                                kernels::DType type, const Json& changes) {
   Json config = config_of(architecture);
   config.update(changes);
   LoadOptions options;
@@ -53,20 +58,24 @@ std::unique_ptr<Model> model_of(const std::string& architecture, const HeadReque
 
 namespace {
 
-const ModelSpec& spec_of(const Model& model) { return dynamic_cast<const Transformer&>(model).spec(); }
+const ModelSpec& spec_of(const Model& model) {
+  return dynamic_cast<const Transformer&>(model).spec();
+}
 
 std::vector<int32_t> random_ints(const Stream64& stream, int64_t count, int64_t low, int64_t high) {
   std::vector<int32_t> result;
   for (int64_t i = 0; i < count; ++i)
     result.push_back(static_cast<int32_t>(
-        low + static_cast<int64_t>(stream.below(static_cast<uint64_t>(i), static_cast<uint64_t>(high - low)))));
+        low + static_cast<int64_t>(
+                  stream.below(static_cast<uint64_t>(i), static_cast<uint64_t>(high - low)))));
   return result;
 }
 
 /// Sequences have one label each, rows one each with every third skipped.
 Tensor labels_of(const ModelSpec& spec, const Stream64& stream, const RowIndex& rows) {
   const bool sequences = spec.head.kind == HeadKind::Sequence;
-  const int64_t classes = spec.head.kind == HeadKind::MaskedLm ? spec.stack.vocabulary : spec.head.labels;
+  const int64_t classes =
+      spec.head.kind == HeadKind::MaskedLm ? spec.stack.vocabulary : spec.head.labels;
   const int64_t count = sequences ? rows.sequences() : rows.rows();
   const std::vector<int32_t> drawn = random_ints(stream, count, 0, classes);
   std::vector<int64_t> labels(drawn.begin(), drawn.end());
@@ -84,8 +93,10 @@ Batch batch_of(const Model& model, const std::vector<int64_t>& lengths, uint64_t
   input.rows = RowIndex::from_lengths(lengths);
   const int64_t rows = input.rows.rows();
   input.ids = int32_tensor(random_ints(stream.with("ids"), rows, 1, spec.stack.vocabulary));
-  if (spec.stack.types > 0) input.types = int32_tensor(random_ints(stream.with("types"), rows, 0, spec.stack.types));
-  if (spec.head.kind != HeadKind::None) batch.fields["labels"] = labels_of(spec, stream.with("labels"), input.rows);
+  if (spec.stack.types > 0)
+    input.types = int32_tensor(random_ints(stream.with("types"), rows, 0, spec.stack.types));
+  if (spec.head.kind != HeadKind::None)
+    batch.fields["labels"] = labels_of(spec, stream.with("labels"), input.rows);
   std::vector<int64_t> examples;
   for (size_t i = 0; i < lengths.size(); ++i) examples.push_back(100 + static_cast<int64_t>(i));
   batch.fields["example"] = int64_tensor(examples);
@@ -133,9 +144,11 @@ Values everything(Model& model, const Batch& batch) {
 Tensor loss(Model& model, const Batch& batch, const Adaptation* adaptation) {
   Tensor sum;
   if (batch.fields.count("labels") > 0) {
-    sum = model.forward(batch, {}).head->cross_entropy(batch.fields.at("labels"), Tensor(), 0.1).sum;
+    sum =
+        model.forward(batch, {}).head->cross_entropy(batch.fields.at("labels"), Tensor(), 0.1).sum;
   } else {
-    const Tensor x = model.forward(batch, {{"head.in"}, true}).captured.at("head.in").to(at::kDouble);
+    const Tensor x =
+        model.forward(batch, {{"head.in"}, true}).captured.at("head.in").to(at::kDouble);
     sum = (x * noise("weights of head.in", x.sizes().vec(), 1)).sum();
   }
   const Tensor penalty = adaptation != nullptr ? adaptation->penalty() : Tensor();
@@ -150,7 +163,8 @@ double distance(const Tensor& a, const Tensor& b) {
 }
 
 bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() && at::equal(a.detach(), b.detach());
+  return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() &&
+         at::equal(a.detach(), b.detach());
 }
 
 bool same(const Values& a, const Values& b) {
@@ -166,14 +180,16 @@ Values base_tensors(Model& model) {
   Values values;
   for (size_t i = 0; i < model.slots(); ++i) {
     values[format("{}/weight", i)] = model.slot_at(i).weight.clone();
-    if (model.slot_at(i).bias.defined()) values[format("{}/bias", i)] = model.slot_at(i).bias.clone();
+    if (model.slot_at(i).bias.defined())
+      values[format("{}/bias", i)] = model.slot_at(i).bias.clone();
   }
   return values;
 }
 
 Values copies(const Adaptation& adaptation, const std::string& set) {
   Values values;
-  for (const std::pair<std::string, Tensor>& entry : adaptation.tensors(set)) values[entry.first] = entry.second.clone();
+  for (const std::pair<std::string, Tensor>& entry : adaptation.tensors(set))
+    values[entry.first] = entry.second.clone();
   return values;
 }
 
@@ -186,7 +202,8 @@ void disturb(const Adaptation& adaptation, double deviation) {
   }
 }
 
-std::pair<double, double> train(Model& model, Adaptation& adaptation, const Batch& batch, int steps, double rate) {
+std::pair<double, double> train(Model& model, Adaptation& adaptation, const Batch& batch, int steps,
+                                double rate) {
   std::vector<Param> params = adaptation.trainable();
   AdamW optimizer({});
   const double before = loss(model, batch, &adaptation).item<double>();
@@ -202,7 +219,8 @@ std::pair<double, double> train(Model& model, Adaptation& adaptation, const Batc
 namespace {
 
 /// Central difference of the loss along one element.
-double difference(Model& model, const Adaptation& adaptation, const Batch& batch, const Tensor& value, int64_t at) {
+double difference(Model& model, const Adaptation& adaptation, const Batch& batch,
+                  const Tensor& value, int64_t at) {
   at::NoGradGuard no_grad;
   double* data = static_cast<double*>(value.data_ptr());
   const double kept = data[at], step = 1e-5;
@@ -229,11 +247,13 @@ void check_gradients(Model& model, Adaptation& adaptation, const Batch& batch, i
     const Tensor flat = gradient.reshape({-1});
     std::set<int64_t> elements{flat.abs().argmax().item<int64_t>()};
     for (int i = 0; i < random; ++i)
-      elements.insert(static_cast<int64_t>(Stream64(5, param.name).below(
-          static_cast<uint64_t>(i), static_cast<uint64_t>(flat.numel()))));
+      elements.insert(static_cast<int64_t>(
+          Stream64(5, param.name)
+              .below(static_cast<uint64_t>(i), static_cast<uint64_t>(flat.numel()))));
     for (const int64_t element : elements) {
       const double expected = difference(model, adaptation, batch, param.value, element);
-      EXPECT_NEAR(flat[element].item<double>(), expected, 2e-7 * (1 + std::abs(expected))) << param.name << " " << element;
+      EXPECT_NEAR(flat[element].item<double>(), expected, 2e-7 * (1 + std::abs(expected)))
+          << param.name << " " << element;
     }
   }
   clear_gradients(params);

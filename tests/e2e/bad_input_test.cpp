@@ -15,14 +15,16 @@ namespace fs = std::filesystem;
 class Refused : public Workshop {
  protected:
   /// Training with these overrides is refused, and leaves no run behind.
-  void refuses(const std::vector<std::string>& sets, int status, const std::vector<std::string>& parts) const {
+  void refuses(const std::vector<std::string>& sets, int status,
+               const std::vector<std::string>& parts) const {
     std::vector<std::string> args = train_args(sets);
     args.push_back("--quiet");
     expect_refused(attune(args), status, parts);
     EXPECT_FALSE(exists("run"));
   }
 
-  void refuses_rows(const std::string& rows, int status, const std::vector<std::string>& parts) const {
+  void refuses_rows(const std::string& rows, int status,
+                    const std::vector<std::string>& parts) const {
     write("bad.jsonl", rows);
     refuses({"data.train=bad.jsonl", "data.eval=null"}, status, parts);
   }
@@ -32,7 +34,8 @@ class Refused : public Workshop {
   void edit_header(Edit edit) const {
     const std::string bytes = read("model/model.safetensors");
     uint64_t length = 0;
-    for (int i = 7; i >= 0; --i) length = length << 8 | static_cast<unsigned char>(bytes[static_cast<size_t>(i)]);
+    for (int i = 7; i >= 0; --i)
+      length = length << 8 | static_cast<unsigned char>(bytes[static_cast<size_t>(i)]);
     Json header = Json::parse(bytes.substr(8, length));
     edit(header);
     std::string text = header.dump();
@@ -68,15 +71,20 @@ TEST_F(Refused, AMissingFileIsNamed) {
   expect_refused(attune({"predict", "nowhere", "--text", "a"}), 3, {"nowhere"});
 }
 
-TEST_F(Refused, AnEmptyFileIsNamed) { refuses_rows("", 2, {"bad.jsonl", "empty"}); }
+TEST_F(Refused, AnEmptyFileIsNamed) {
+  refuses_rows("", 2, {"bad.jsonl", "empty"});
+}
 
 TEST_F(Refused, ARowWithoutTheColumnIsNamedByItsLine) {
-  refuses_rows("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"b\"}\n", 2, {"bad.jsonl:2", "label"});
+  refuses_rows("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"b\"}\n", 2,
+               {"bad.jsonl:2", "label"});
 }
 
 TEST_F(Refused, AnUnseenLabelIsNamedByItsLine) {
-  write("eval.jsonl", "{\"text\": \"a\", \"label\": \"good\"}\n{\"text\": \"b\", \"label\": \"goood\"}\n");
-  const Outcome outcome = attune({"check", "recipe.yaml", "--set", "data.eval=eval.jsonl", "--quiet"});
+  write("eval.jsonl",
+        "{\"text\": \"a\", \"label\": \"good\"}\n{\"text\": \"b\", \"label\": \"goood\"}\n");
+  const Outcome outcome =
+      attune({"check", "recipe.yaml", "--set", "data.eval=eval.jsonl", "--quiet"});
   expect_refused(outcome, 2, {"eval.jsonl:2", "goood"});
   ASSERT_EQ(train({"train.steps=2"}).status, 0);
   expect_refused(attune({"eval", "run", "--data", "eval.jsonl"}), 2, {"eval.jsonl:2", "goood"});
@@ -88,15 +96,18 @@ TEST_F(Refused, TrainingItselfRefusesAnUnseenLabelBeforeTheFirstStep) {
 }
 
 TEST_F(Refused, OneClassOnlyCannotBeLearned) {
-  refuses_rows("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"b\", \"label\": \"x\"}\n", 2, {"1 different label: x"});
+  refuses_rows("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"b\", \"label\": \"x\"}\n", 2,
+               {"1 different label: x"});
 }
 
 TEST_F(Refused, ALabelThatIsANumberInOneRowAndTextInAnotherIsNamed) {
-  refuses_rows("{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\", \"label\": \"x\"}\n", 2, {"bad.jsonl:2", "label"});
+  refuses_rows("{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\", \"label\": \"x\"}\n", 2,
+               {"bad.jsonl:2", "label"});
 }
 
 TEST_F(Refused, InvalidUtf8IsNamedByItsOffset) {
-  refuses_rows("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"\xff\", \"label\": \"y\"}\n", 2, {"bad.jsonl", "UTF-8", "offset 38"});
+  refuses_rows("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"\xff\", \"label\": \"y\"}\n", 2,
+               {"bad.jsonl", "UTF-8", "offset 38"});
 }
 
 TEST_F(Refused, BrokenJsonIsNamedByItsLine) {
@@ -107,7 +118,8 @@ TEST_F(Refused, LongTextsAreCountedOrRefused) {
   refuses({"data.max_length=4", "data.too_long=error"}, 2, {"train.jsonl:", "max_length"});
   const Outcome cut = train({"data.max_length=4", "train.steps=2"});
   EXPECT_EQ(cut.status, 0) << cut.err;
-  EXPECT_NE(cut.err.find("row(s) were longer than data.max_length and were cut"), std::string::npos) << cut.err;
+  EXPECT_NE(cut.err.find("row(s) were longer than data.max_length and were cut"), std::string::npos)
+      << cut.err;
   EXPECT_GT(json("run/run.json")["rows_cut"], 0);
 }
 
@@ -131,8 +143,10 @@ TEST_F(Refused, OverlappingTensorsAreCorrupt) {
     Json* first = nullptr;
     for (Json& tensor : header)
       if (tensor.contains("data_offsets") && tensor["shape"] == Json{32}) {
-        if (first == nullptr) first = &tensor;
-        else tensor["data_offsets"] = (*first)["data_offsets"];
+        if (first == nullptr)
+          first = &tensor;
+        else
+          tensor["data_offsets"] = (*first)["data_offsets"];
       }
   });
   refuses({}, 4, {"model.safetensors"});
@@ -165,7 +179,8 @@ TEST_F(Refused, AnUnknownArchitectureIsUnsupported) {
 }
 
 TEST_F(Refused, AGlobThatMatchesNothingIsAnsweredWithNearSites) {
-  refuses({"methods=[{lora: {sites: \"enc.*.self.query\"}}]"}, 2, {"enc.*.self.query", "enc.0.self.q"});
+  refuses({"methods=[{lora: {sites: \"enc.*.self.query\"}}]"}, 2,
+          {"enc.*.self.query", "enc.0.self.q"});
 }
 
 TEST_F(Refused, ARankLargerThanTheMatrixIsNamed) {
@@ -198,7 +213,8 @@ TEST_F(Refused, AFullDiskLeavesTheEarlierCheckpoint) {
   if (::mount("tmpfs", path("disk").c_str(), "tmpfs", 0, "size=3500k") != 0)
     GTEST_SKIP() << "mounting a small disk needs root";
   // Full fine-tuning: a checkpoint is 1.2 MB, so the third (with two kept) does not fit.
-  std::vector<std::string> args = train_args({"output=disk/run", "methods=[]", "train.keep=5", "train.lr=1e-3"});
+  std::vector<std::string> args =
+      train_args({"output=disk/run", "methods=[]", "train.keep=5", "train.lr=1e-3"});
   args.push_back("--quiet");
   expect_refused(attune(args), 7, {"No space left on device"});
   EXPECT_TRUE(exists("disk/run/checkpoints/step-00000003/state.safetensors"));
@@ -216,7 +232,8 @@ TEST_F(Refused, ALossThatIsNotANumberStopsAndKeepsTheCheckpoint) {
   args.push_back("--quiet");
   const Outcome outcome = attune(args);
   expect_refused(outcome, 8, {"not a finite number at step ", "train.jsonl:", "train.lr"});
-  EXPECT_TRUE(exists("run/checkpoints/step-00000001/state.json") || exists("run/checkpoints/step-00000003/state.json"))
+  EXPECT_TRUE(exists("run/checkpoints/step-00000001/state.json") ||
+              exists("run/checkpoints/step-00000003/state.json"))
       << outcome.err;
   EXPECT_FALSE(exists("run/run.json"));
   EXPECT_EQ(left_overs("run"), std::vector<std::string>());
@@ -228,8 +245,8 @@ TEST_F(Refused, MemoryThatRunsOutSaysWhatToLower) {
   config["num_hidden_layers"] = 8;
   config["intermediate_size"] = 32768;
   write("big.json", config.dump());
-  const Outcome outcome =
-      run_program(folder_.string(), {"init", "big.json", "-o", "big"}, "", int64_t{3} * 1024 * 1024);
+  const Outcome outcome = run_program(folder_.string(), {"init", "big.json", "-o", "big"}, "",
+                                      int64_t{3} * 1024 * 1024);
   expect_refused(outcome, 6, {"lower"});
   EXPECT_FALSE(exists("big"));
 }

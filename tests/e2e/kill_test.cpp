@@ -1,4 +1,5 @@
-// A run that is stopped at any moment ends, once resumed, with the same bytes as one that never was.
+// A run that is stopped at any moment ends, once resumed, with the same bytes as one that never
+// was.
 #include <signal.h>
 
 #include <chrono>
@@ -37,7 +38,8 @@ class Killed : public Workshop {
   Started start(const std::string& run) const {
     std::vector<std::string> sets = sets_;
     sets.push_back("output=" + run);
-    if (exists(run + "/recipe.yaml")) return {std::make_unique<Child>(folder_.string(), std::vector<std::string>{"resume", run})};
+    if (exists(run + "/recipe.yaml"))
+      return {std::make_unique<Child>(folder_.string(), std::vector<std::string>{"resume", run})};
     return {std::make_unique<Child>(folder_.string(), train_args(sets))};
   }
 
@@ -70,7 +72,8 @@ class Killed : public Workshop {
     train_whole({});
     Started started = start("stopped");
     const double limit = seconds() + 60;
-    while (!exists("stopped/checkpoints/step-00000006") && started.child->running() && seconds() < limit)
+    while (!exists("stopped/checkpoints/step-00000006") && started.child->running() &&
+           seconds() < limit)
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     started.child->kill(signal);
     const Outcome outcome = started.wait();
@@ -106,12 +109,14 @@ TEST_F(Killed, TwentyTimesAtRandomMomentsEndsWithTheSameBytes) {
 }
 
 TEST_F(Killed, InsideASaveEndsWithTheSameBytes) {
-  train_whole({"train.save_every={steps: 1}", "train.steps=25", "train.eval_every={steps: 5}", "train.best=accuracy"});
+  train_whole({"train.save_every={steps: 1}", "train.steps=25", "train.eval_every={steps: 5}",
+               "train.best=accuracy"});
   int inside = 0;
   for (int i = 0; i < 6 && !HasFailure(); ++i) {
     const std::string run = "inside-" + std::to_string(i);
     Started started = start(run);
-    // A save has begun when its hidden folder is there; a few tenths of a millisecond more move the moment within it.
+    // A save has begun when its hidden folder is there; a few tenths of a millisecond more move the
+    // moment within it.
     const std::string writing = ".writing-step-0000000" + std::to_string(2 + i);
     while (!exists(run + "/checkpoints/" + writing) && started.child->running())
       std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -130,9 +135,13 @@ TEST_F(Killed, FullFineTuningWithDropoutAndAccumulationEndsWithTheSameBytes) {
   EXPECT_EQ(read("full/model/model.safetensors"), read("whole/model/model.safetensors"));
 }
 
-TEST_F(Killed, AnInterruptSavesAndSaysHowToGoOn) { stop_with(SIGINT, 130); }
+TEST_F(Killed, AnInterruptSavesAndSaysHowToGoOn) {
+  stop_with(SIGINT, 130);
+}
 
-TEST_F(Killed, ATerminationSavesAndSaysHowToGoOn) { stop_with(SIGTERM, 143); }
+TEST_F(Killed, ATerminationSavesAndSaysHowToGoOn) {
+  stop_with(SIGTERM, 143);
+}
 
 TEST_F(Killed, ADamagedCheckpointIsSkippedWithAWord) {
   train_whole({"train.steps=12"});
@@ -144,7 +153,8 @@ TEST_F(Killed, ADamagedCheckpointIsSkippedWithAWord) {
   write(newest, bytes);
   const Outcome outcome = attune({"resume", "damaged"});
   EXPECT_EQ(outcome.status, 0) << outcome.err;
-  EXPECT_NE(outcome.err.find("skipping the damaged checkpoint damaged/checkpoints/step-00000012"), std::string::npos)
+  EXPECT_NE(outcome.err.find("skipping the damaged checkpoint damaged/checkpoints/step-00000012"),
+            std::string::npos)
       << outcome.err;
   EXPECT_NE(outcome.err.find("going on from step 9"), std::string::npos) << outcome.err;
   EXPECT_EQ(read(std::string("damaged") + kResult), expected_);
@@ -153,8 +163,10 @@ TEST_F(Killed, ADamagedCheckpointIsSkippedWithAWord) {
 TEST_F(Killed, ASecondProcessOnTheSameRunIsRefused) {
   sets_ = {"train.steps=4000", "train.save_every=never"};
   Started first = start("busy");
-  while (!exists("busy/log.jsonl") && first.child->running()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  expect_refused(attune({"resume", "busy", "--quiet"}), 10, {"busy is in use by another attune (process "});
+  while (!exists("busy/log.jsonl") && first.child->running())
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  expect_refused(attune({"resume", "busy", "--quiet"}), 10,
+                 {"busy is in use by another attune (process "});
   std::vector<std::string> args = train_args({"output=busy"});
   args.insert(args.end(), {"--overwrite", "--quiet"});
   expect_refused(attune(args), 10, {"busy is in use"});

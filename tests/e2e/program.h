@@ -16,10 +16,10 @@ struct Outcome {
 /// The program in a process of its own, with its output in files of its working directory's parent.
 class Child {
  public:
-  /// Starts `attune ARGS` in `directory`. `input`: what it reads on standard input. `memory_kib`: limit of its address
-  /// space; 0: none.
-  Child(const std::string& directory, const std::vector<std::string>& args, const std::string& input = "",
-        int64_t memory_kib = 0);
+  /// Starts `attune ARGS` in `directory`. `input`: what it reads on standard input. `memory_kib`:
+  /// limit of its address space; 0: none.
+  Child(const std::string& directory, const std::vector<std::string>& args,
+        const std::string& input = "", int64_t memory_kib = 0);
   ~Child();
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
@@ -36,11 +36,11 @@ class Child {
 };
 
 /// Runs the program to its end.
-Outcome run_program(const std::string& directory, const std::vector<std::string>& args, const std::string& input = "",
-                    int64_t memory_kib = 0);
+Outcome run_program(const std::string& directory, const std::vector<std::string>& args,
+                    const std::string& input = "", int64_t memory_kib = 0);
 
-/// Fails the test unless the program refused with this status and one clear block on standard error that contains
-/// every one of `parts`, and printed nothing on standard output.
+/// Fails the test unless the program refused with this status and one clear block on standard error
+/// that contains every one of `parts`, and printed nothing on standard output.
 void expect_refused(const Outcome& outcome, int status, const std::vector<std::string>& parts);
 
 }  // namespace attune

@@ -12,16 +12,19 @@ using Listing = Workshop;
 TEST_F(Train, ARecipeLeavesTheRunDirectoryThatIsPromised) {
   const Json result = attune_json(train_args({}));
   EXPECT_LT(result["last_loss"], result["first_loss"]);
-  for (const char* name : {"run/recipe.yaml", "run/run.json", "run/log.jsonl", "run/trainer_state.json",
-                           "run/adapter/attune.json", "run/adapter/attune.safetensors",
-                           "run/checkpoints/step-00000060/state.safetensors"})
+  for (const char* name :
+       {"run/recipe.yaml", "run/run.json", "run/log.jsonl", "run/trainer_state.json",
+        "run/adapter/attune.json", "run/adapter/attune.safetensors",
+        "run/checkpoints/step-00000060/state.safetensors"})
     EXPECT_TRUE(exists(name)) << name;
   EXPECT_FALSE(exists("run/model"));
   const Json record = json("run/run.json");
-  for (const char* key : {"metrics", "seed", "costs", "peak_bytes", "versions", "machine", "sha256", "kept", "steps"})
+  for (const char* key :
+       {"metrics", "seed", "costs", "peak_bytes", "versions", "machine", "sha256", "kept", "steps"})
     EXPECT_TRUE(record.contains(key)) << key;
   EXPECT_TRUE(record["metrics"].contains("accuracy") && record["metrics"].contains("macro_f1"));
-  for (const char* key : {"model", "tokenizer", "data"}) EXPECT_EQ(record["sha256"][key].get<std::string>().size(), 64U);
+  for (const char* key : {"model", "tokenizer", "data"})
+    EXPECT_EQ(record["sha256"][key].get<std::string>().size(), 64U);
   int64_t steps = 0, evaluations = 0, events = 0;
   for (const Json& line : lines("run/log.jsonl")) {
     evaluations += line.contains("eval") ? 1 : 0;
@@ -32,7 +35,8 @@ TEST_F(Train, ARecipeLeavesTheRunDirectoryThatIsPromised) {
   }
   EXPECT_EQ(steps, 60);
   EXPECT_EQ(evaluations, 3);
-  for (const std::filesystem::directory_entry& entry : std::filesystem::directory_iterator(folder_ / "run"))
+  for (const std::filesystem::directory_entry& entry :
+       std::filesystem::directory_iterator(folder_ / "run"))
     events += entry.path().filename().string().rfind("events.out.tfevents.", 0) == 0 ? 1 : 0;
   EXPECT_EQ(events, 1);
   EXPECT_EQ(json("run/trainer_state.json")["global_step"], 60);
@@ -61,9 +65,10 @@ TEST_F(Train, ResumingAFinishedRunChangesNothing) {
 }
 
 TEST_F(Train, FlagsAloneMakeARecipeAndRunIt) {
-  const Outcome outcome = attune({"train", "--model", "model", "--task", "classify", "--train", "train.jsonl", "--eval", "10%",
-                                  "--method", "lora", "--epochs", "1", "--batch-size", "8", "--output", "flags", "--set",
-                                  "train.precision=fp32"});
+  const Outcome outcome =
+      attune({"train", "--model", "model", "--task", "classify", "--train", "train.jsonl", "--eval",
+              "10%", "--method", "lora", "--epochs", "1", "--batch-size", "8", "--output", "flags",
+              "--set", "train.precision=fp32"});
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_NE(outcome.err.find("recipe made from the flags:\n"), std::string::npos) << outcome.err;
   EXPECT_TRUE(exists("flags/adapter/attune.safetensors"));
@@ -96,7 +101,8 @@ TEST_F(Train, ARunIsEvaluatedPredictedMergedAndExported) {
   write("two.jsonl", input);
   const Outcome by_file = attune({"predict", "run", "--data", "two.jsonl"});
   const Outcome by_pipe = attune({"predict", "run", "--data", "-"}, input);
-  const Outcome by_text = attune({"predict", "run", "--text", "the happy house", "--text", "a sad old road"});
+  const Outcome by_text =
+      attune({"predict", "run", "--text", "the happy house", "--text", "a sad old road"});
   EXPECT_EQ(by_file.status, 0) << by_file.err;
   EXPECT_EQ(by_file.out, by_pipe.out) << by_pipe.err;
   EXPECT_EQ(by_file.out, by_text.out) << by_text.err;
@@ -106,12 +112,14 @@ TEST_F(Train, ARunIsEvaluatedPredictedMergedAndExported) {
   EXPECT_EQ(read("two.out"), by_file.out);
 
   attune_json({"merge", "run", "-o", "merged"});
-  EXPECT_EQ(attune_json({"eval", "merged", "--data", "train.jsonl"})["accuracy"], metrics["accuracy"]);
+  EXPECT_EQ(attune_json({"eval", "merged", "--data", "train.jsonl"})["accuracy"],
+            metrics["accuracy"]);
   attune_json({"export", "run", "--to", "hf", "-o", "hf"});
   EXPECT_EQ(read("hf/model.safetensors"), read("merged/model.safetensors"));
   attune_json({"export", "run", "--to", "peft", "-o", "peft"});
   EXPECT_TRUE(exists("peft/adapter_config.json") && exists("peft/adapter_model.safetensors"));
-  expect_refused(attune({"merge", "run", "-o", "merged"}), 2, {"the output directory merged exists already"});
+  expect_refused(attune({"merge", "run", "-o", "merged"}), 2,
+                 {"the output directory merged exists already"});
   attune_json({"merge", "run", "-o", "merged", "--overwrite"});
   expect_refused(attune({"merge", "run"}), 2, {"-o DIR is missing"});
 }
@@ -121,8 +129,8 @@ TEST_F(Train, ARunIsInspectedAndItsActivationsAreWritten) {
   EXPECT_EQ(attune_json({"inspect", "run"})["model_type"], "bert");
   EXPECT_EQ(attune_json({"inspect", "model", "*.self.[qv]"})["sites"].size(), 4U);
   write("one.jsonl", "{\"text\": \"the happy house\"}\n");
-  const Json written =
-      attune_json({"forward", "run", "--input", "one.jsonl", "--want", "logits,final", "-o", "one.safetensors"});
+  const Json written = attune_json({"forward", "run", "--input", "one.jsonl", "--want",
+                                    "logits,final", "-o", "one.safetensors"});
   EXPECT_EQ(written["tensors"], 2);
   const std::string bytes = read("one.safetensors");
   EXPECT_NE(bytes.find("0/logits"), std::string::npos);
@@ -141,8 +149,8 @@ TEST_F(Train, CheckFindsNoProblemAndTrainsNothing) {
 }
 
 TEST_F(Train, EarlyStoppingKeepsTheBestAndAResumeDoesNotGoOn) {
-  const Json result = attune_json(train_args({"train.best={metric: accuracy, patience: 2}", "train.eval_every={steps: 2}",
-                                              "train.lr=1e-7"}));
+  const Json result = attune_json(train_args({"train.best={metric: accuracy, patience: 2}",
+                                              "train.eval_every={steps: 2}", "train.lr=1e-7"}));
   EXPECT_EQ(result["stopped_early"], true);
   const Json again = attune_json({"resume", "run"});
   EXPECT_EQ(again["steps"], result["steps"]);
@@ -165,15 +173,16 @@ double mean(const std::vector<double>& losses, size_t first) {
 }
 
 /// Trains a task on rows of its own and expects the loss to fall.
-#define ATTUNE_TASK_LEARNS(name, task, rows)                                                          \
-  TEST_F(Tasks, name) {                                                                               \
-    write("train.jsonl", rows(240, 3));                                                               \
-    const Json result = attune_json(train_args({"task=" task, "methods=[]", "train.lr=3e-3", "train.steps=100"})); \
-    EXPECT_EQ(result["steps"], 100);                                                                  \
-    const std::vector<double> losses = losses_of(lines("run/log.jsonl"));                             \
-    EXPECT_LT(mean(losses, 90), 0.9 * mean(losses, 0));                                               \
-    const Outcome measured = attune({"eval", "run", "--data", "train.jsonl"});                        \
-    EXPECT_EQ(measured.status, 0) << measured.err;                                                    \
+#define ATTUNE_TASK_LEARNS(name, task, rows)                                                       \
+  TEST_F(Tasks, name) {                                                                            \
+    write("train.jsonl", rows(240, 3));                                                            \
+    const Json result =                                                                            \
+        attune_json(train_args({"task=" task, "methods=[]", "train.lr=3e-3", "train.steps=100"})); \
+    EXPECT_EQ(result["steps"], 100);                                                               \
+    const std::vector<double> losses = losses_of(lines("run/log.jsonl"));                          \
+    EXPECT_LT(mean(losses, 90), 0.9 * mean(losses, 0));                                            \
+    const Outcome measured = attune({"eval", "run", "--data", "train.jsonl"});                     \
+    EXPECT_EQ(measured.status, 0) << measured.err;                                                 \
   }
 ATTUNE_TASK_LEARNS(ClassifyLearns, "classify", classify_rows)
 ATTUNE_TASK_LEARNS(ClassifyMultiLearns, "classify_multi", multi_rows)
@@ -186,7 +195,8 @@ TEST_F(Listing, EveryListIsJson) {
   for (const char* command : {"methods", "archs", "tasks", "objectives", "policies", "metrics"}) {
     const Outcome outcome = attune({command, "--json"});
     EXPECT_EQ(outcome.status, 0) << outcome.err;
-    EXPECT_FALSE(Json::parse(outcome.out, nullptr, false).is_discarded()) << command << ": " << outcome.out;
+    EXPECT_FALSE(Json::parse(outcome.out, nullptr, false).is_discarded())
+        << command << ": " << outcome.out;
     EXPECT_EQ(outcome.err, "");
   }
   EXPECT_EQ(attune_json({"methods", "lora"})["name"], "lora");

@@ -32,14 +32,16 @@ output: run
 
 namespace {
 
-constexpr const char* kConfig = R"({"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 2700,
+constexpr const char* kConfig =
+    R"({"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 2700,
   "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
   "max_position_embeddings": 64, "type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
   "pad_token_id": 0, "initializer_range": 0.02, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})";
 
 fs::path fresh_folder() {
   static std::atomic<int> count{0};
-  const fs::path folder = fs::temp_directory_path() / format("attune-e2e-{}-{}.folder", ::getpid(), count++);
+  const fs::path folder =
+      fs::temp_directory_path() / format("attune-e2e-{}-{}.folder", ::getpid(), count++);
   fs::create_directories(folder);
   return folder;
 }
@@ -51,7 +53,8 @@ class SharedModel {
     write_file_atomic((folder_ / "config.json").string(), kConfig);
     const Outcome made = run_program(folder_.string(), {"init", "config.json", "-o", "model"});
     EXPECT_EQ(made.status, 0) << made.err;
-    fs::copy_file(std::string(ATTUNE_TEST_DATA) + "/tokenizer_small/tokenizer.json", folder_ / "model/tokenizer.json");
+    fs::copy_file(std::string(ATTUNE_TEST_DATA) + "/tokenizer_small/tokenizer.json",
+                  folder_ / "model/tokenizer.json");
   }
   ~SharedModel() { fs::remove_all(folder_); }
   fs::path model() const { return folder_ / "model"; }
@@ -71,10 +74,12 @@ class Words {
   explicit Words(int seed) : draw_(static_cast<uint32_t>(seed)) {}
   int below(int count) { return static_cast<int>(draw_() % static_cast<uint32_t>(count)); }
   std::vector<std::string> some() {
-    static const std::vector<std::string> kFiller = {"the",   "a",   "house", "river", "stone", "old",
-                                                     "water", "light", "day", "night", "road",  "tree"};
+    static const std::vector<std::string> kFiller = {"the",   "a",     "house", "river",
+                                                     "stone", "old",   "water", "light",
+                                                     "day",   "night", "road",  "tree"};
     std::vector<std::string> words(static_cast<size_t>(3 + below(6)));
-    for (std::string& word : words) word = kFiller[static_cast<size_t>(below(static_cast<int>(kFiller.size())))];
+    for (std::string& word : words)
+      word = kFiller[static_cast<size_t>(below(static_cast<int>(kFiller.size())))];
     return words;
   }
   void insert(std::vector<std::string>& words, const std::string& word) {
@@ -134,7 +139,11 @@ std::string pair_rows(int count, int seed) {
     std::vector<std::string> first = draw.some(), second = draw.some();
     const bool good = draw.below(2) == 0;
     draw.insert(second, good ? "happy" : "sad");
-    text += Json{{"sentence1", join(first, " ")}, {"sentence2", join(second, " ")}, {"label", good ? 1 : 0}}.dump() + "\n";
+    text += Json{{"sentence1", join(first, " ")},
+                 {"sentence2", join(second, " ")},
+                 {"label", good ? 1 : 0}}
+                .dump() +
+            "\n";
   }
   return text;
 }
@@ -159,15 +168,21 @@ void Workshop::SetUp() {
   write("recipe.yaml", kRecipe);
 }
 
-void Workshop::TearDown() { fs::remove_all(folder_); }
+void Workshop::TearDown() {
+  fs::remove_all(folder_);
+}
 
 void Workshop::write(const std::string& name, const std::string& content) const {
   write_file_atomic(path(name), content);
 }
 
-std::string Workshop::read(const std::string& name) const { return read_file(path(name)); }
+std::string Workshop::read(const std::string& name) const {
+  return read_file(path(name));
+}
 
-Json Workshop::json(const std::string& name) const { return parse_json(read(name), name); }
+Json Workshop::json(const std::string& name) const {
+  return parse_json(read(name), name);
+}
 
 std::vector<Json> Workshop::lines(const std::string& name) const {
   std::vector<Json> records;
@@ -193,8 +208,10 @@ Json Workshop::attune_json(std::vector<std::string> args) const {
   const Outcome outcome = attune(args);
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   const Json object = Json::parse(outcome.out, nullptr, false);
-  EXPECT_TRUE(object.is_object()) << join(args, " ") << ": not one JSON object: " << outcome.out.substr(0, 200);
-  EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 1) << outcome.out.substr(0, 200);
+  EXPECT_TRUE(object.is_object()) << join(args, " ")
+                                  << ": not one JSON object: " << outcome.out.substr(0, 200);
+  EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 1)
+      << outcome.out.substr(0, 200);
   return object.is_object() ? object : Json::object();
 }
 
@@ -207,6 +224,8 @@ std::vector<std::string> Workshop::train_args(const std::vector<std::string>& se
   return args;
 }
 
-Outcome Workshop::train(const std::vector<std::string>& sets) const { return attune(train_args(sets)); }
+Outcome Workshop::train(const std::vector<std::string>& sets) const {
+  return attune(train_args(sets));
+}
 
 }  // namespace attune

@@ -10,8 +10,8 @@
 
 namespace attune {
 
-/// A folder of its own with a tiny BERT in model/ and data files, removed with everything in it at the end. The program
-/// runs in it, so names in recipes are relative.
+/// A folder of its own with a tiny BERT in model/ and data files, removed with everything in it at
+/// the end. The program runs in it, so names in recipes are relative.
 class Workshop : public ::testing::Test {
  protected:
   void SetUp() override;
@@ -32,7 +32,8 @@ class Workshop : public ::testing::Test {
   }
   /// The same, which has to succeed with exactly one JSON object on standard output.
   Json attune_json(std::vector<std::string> args) const;
-  /// attune train recipe.yaml with these overrides, after writing the recipe: classification, LoRA, 60 steps.
+  /// attune train recipe.yaml with these overrides, after writing the recipe: classification, LoRA,
+  /// 60 steps.
   Outcome train(const std::vector<std::string>& sets) const;
   static std::vector<std::string> train_args(const std::vector<std::string>& sets);
 

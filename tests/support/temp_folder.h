@@ -36,7 +36,8 @@ class TempFolder {
   std::filesystem::path path_;
 };
 
-/// Text of the error that `body` throws; "" and a failed test when it throws none or one of another code.
+/// Text of the error that `body` throws; "" and a failed test when it throws none or one of another
+/// code.
 template <class Body>
 std::string error_text(ErrorCode code, Body body) {
   try {

@@ -8,7 +8,8 @@ namespace attune {
 
 namespace {
 
-kernels::AttentionShape shape_of(const RowIndex& q_rows, const RowIndex& k_rows, const AttentionArgs& args) {
+kernels::AttentionShape shape_of(const RowIndex& q_rows, const RowIndex& k_rows,
+                                 const AttentionArgs& args) {
   kernels::AttentionShape shape;
   shape.sequences = q_rows.sequences();
   shape.q_offsets = q_rows.data();
@@ -47,9 +48,10 @@ Tensors attention_gradients(const Saved& s, const Tensors& g) {
   dispatch(s.q, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     using A = kernels::acc_t<T>;
-    kernels::attention_backward<T>(shape, bias_of<T>(s.args.bias, dbias), pointer<T>(s.q), pointer<T>(s.k),
-                                   pointer<T>(s.v), pointer<T>(s.out), pointer<A>(s.log_sum_exp), pointer<T>(dout),
-                                   pointer<T>(dq), pointer<T>(dk), pointer<T>(dv));
+    kernels::attention_backward<T>(shape, bias_of<T>(s.args.bias, dbias), pointer<T>(s.q),
+                                   pointer<T>(s.k), pointer<T>(s.v), pointer<T>(s.out),
+                                   pointer<A>(s.log_sum_exp), pointer<T>(dout), pointer<T>(dq),
+                                   pointer<T>(dk), pointer<T>(dv));
   });
   return {dq, dk, dv, dbias};
 }
@@ -60,19 +62,24 @@ Tensor attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, con
                  const RowIndex& k_rows, const AttentionArgs& args_in) {
   AttentionArgs args = args_in;
   if (args.bias.defined()) args.bias = args.bias.detach();
-  const Tensor q = q_in.detach().contiguous(), k = k_in.detach().contiguous(), v = v_in.detach().contiguous();
+  const Tensor q = q_in.detach().contiguous(), k = k_in.detach().contiguous(),
+               v = v_in.detach().contiguous();
   Tensor out = at::empty_like(q);
-  Tensor log_sum_exp = at::empty({q.size(0), args.heads}, q.options().dtype(master_of(dtype_of(q))));
+  Tensor log_sum_exp =
+      at::empty({q.size(0), args.heads}, q.options().dtype(master_of(dtype_of(q))));
   const kernels::AttentionShape shape = shape_of(q_rows, k_rows, args);
   dispatch(q, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     using A = kernels::acc_t<T>;
-    kernels::attention_forward<T>(shape, bias_of<T>(args.bias, Tensor()), pointer<T>(q), pointer<T>(k), pointer<T>(v),
-                                  pointer<T>(out), pointer<A>(log_sum_exp));
+    kernels::attention_forward<T>(shape, bias_of<T>(args.bias, Tensor()), pointer<T>(q),
+                                  pointer<T>(k), pointer<T>(v), pointer<T>(out),
+                                  pointer<A>(log_sum_exp));
   });
-  Saved saved{q, k, v, out.detach(), log_sum_exp, q_rows, k_rows, args, wants_gradient(args_in.bias)};
-  return record(out, {q_in, k_in, v_in, args_in.bias}, "attention",
-                [saved = std::move(saved)](const Tensors& g) { return attention_gradients(saved, g); });
+  Saved saved{
+      q, k, v, out.detach(), log_sum_exp, q_rows, k_rows, args, wants_gradient(args_in.bias)};
+  return record(
+      out, {q_in, k_in, v_in, args_in.bias}, "attention",
+      [saved = std::move(saved)](const Tensors& g) { return attention_gradients(saved, g); });
 }
 
 }  // namespace attune

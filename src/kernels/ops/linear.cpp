@@ -12,23 +12,30 @@ namespace attune {
 
 using kernels::DType;
 
-const kernels::PackedMatrix& WeightCopies::refresh(Copy& copy, const Tensor& weight, bool transposed) {
+const kernels::PackedMatrix& WeightCopies::refresh(Copy& copy, const Tensor& weight,
+                                                   bool transposed) {
   const int64_t version = version_of(weight);
   if (!copy.packed || copy.data != weight.data_ptr() || copy.version != version) {
     const Tensor dense = dense_as(weight, weight.scalar_type());
-    copy.packed.emplace(
-        kernels::Matrix{dense.data_ptr(), dtype_of(dense), dense.size(0), dense.size(1), transposed}, DType::BF16);
+    copy.packed.emplace(kernels::Matrix{dense.data_ptr(), dtype_of(dense), dense.size(0),
+                                        dense.size(1), transposed},
+                        DType::BF16);
     copy.data = weight.data_ptr();
     copy.version = version;
   }
   return *copy.packed;
 }
 
-const kernels::PackedMatrix& WeightCopies::forward(const Tensor& weight) { return refresh(forward_, weight, true); }
-const kernels::PackedMatrix& WeightCopies::backward(const Tensor& weight) { return refresh(backward_, weight, false); }
+const kernels::PackedMatrix& WeightCopies::forward(const Tensor& weight) {
+  return refresh(forward_, weight, true);
+}
+const kernels::PackedMatrix& WeightCopies::backward(const Tensor& weight) {
+  return refresh(backward_, weight, false);
+}
 
 int64_t WeightCopies::bytes() const {
-  return (forward_.packed ? forward_.packed->bytes() : 0) + (backward_.packed ? backward_.packed->bytes() : 0);
+  return (forward_.packed ? forward_.packed->bytes() : 0) +
+         (backward_.packed ? backward_.packed->bytes() : 0);
 }
 
 namespace {
@@ -36,15 +43,17 @@ namespace {
 kernels::Matrix view(const Tensor& x, bool transposed = false) {
   return {x.data_ptr(), dtype_of(x), x.size(0), x.size(1), transposed};
 }
-kernels::MutableMatrix target(const Tensor& x) { return {x.data_ptr(), dtype_of(x), x.size(0), x.size(1)}; }
+kernels::MutableMatrix target(const Tensor& x) {
+  return {x.data_ptr(), dtype_of(x), x.size(0), x.size(1)};
+}
 
 /// c (+)= a W or a W^T through the packed copy where there is one.
-void times_weight(const Tensor& a, const Tensor& weight, WeightCopies* copies, bool transposed, const Tensor& c,
-                  const Tensor& bias, bool accumulate) {
+void times_weight(const Tensor& a, const Tensor& weight, WeightCopies* copies, bool transposed,
+                  const Tensor& c, const Tensor& bias, bool accumulate) {
   const void* bias_data = bias.defined() ? bias.data_ptr() : nullptr;
   if (copies != nullptr && dtype_of(a) == DType::BF16) {
-    kernels::gemm(view(a), transposed ? copies->forward(weight) : copies->backward(weight), target(c), bias_data,
-                  accumulate);
+    kernels::gemm(view(a), transposed ? copies->forward(weight) : copies->backward(weight),
+                  target(c), bias_data, accumulate);
     return;
   }
   const Tensor plain = dense_as(weight, a.scalar_type());
@@ -53,11 +62,11 @@ void times_weight(const Tensor& a, const Tensor& weight, WeightCopies* copies, b
 
 /// A term in the compute type, with what its backward needs.
 struct Side {
-  Tensor down, up;   // compute type; up already times scale
-  Tensor input;      // dropped-out x, or x itself
-  Tensor inner;      // input down^T [rows, rank]
+  Tensor down, up;  // compute type; up already times scale
+  Tensor input;     // dropped-out x, or x itself
+  Tensor inner;     // input down^T [rows, rank]
   double scale = 1;
-  Tensor row_keys;   // keeps the memory behind drop alive
+  Tensor row_keys;  // keeps the memory behind drop alive
   kernels::Dropout drop;
 };
 
@@ -78,22 +87,27 @@ Side make_side(const Tensor& x, const LowRankTerm& term, const Tensor& row_keys)
   side.up = dense_as(term.up.detach() * term.scale, x.scalar_type());
   side.row_keys = row_keys;
   if (row_keys.defined() && term.dropout > 0)
-    side.drop = {static_cast<float>(term.dropout), pointer<const uint64_t>(row_keys), term.dropout_site};
+    side.drop = {static_cast<float>(term.dropout), pointer<const uint64_t>(row_keys),
+                 term.dropout_site};
   side.input = dropped(x, side.drop);
   side.inner = product(side.input, side.down, false, true, x.scalar_type());
   return side;
 }
 
 /// Gradients of one term; adds its part to dx when that is defined.
-void side_backward(const Side& side, const LowRankTerm& term, const Tensor& dy, const Tensor& dx, Tensors& result) {
+void side_backward(const Side& side, const LowRankTerm& term, const Tensor& dy, const Tensor& dx,
+                   Tensors& result) {
   const at::ScalarType master = master_of(dtype_of(dy));
   const Tensor dinner = product(dy, side.up, false, false, dy.scalar_type());
-  result.push_back(term.down.requires_grad() ? product(dinner, side.input, true, false, master) : Tensor());
-  result.push_back(term.up.requires_grad() ? product(dy, side.inner, true, false, master).mul_(side.scale)
-                                           : Tensor());
+  result.push_back(term.down.requires_grad() ? product(dinner, side.input, true, false, master)
+                                             : Tensor());
+  result.push_back(term.up.requires_grad()
+                       ? product(dy, side.inner, true, false, master).mul_(side.scale)
+                       : Tensor());
   if (!dx.defined()) return;
   if (side.drop.on()) {
-    const Tensor part = dropped(product(dinner, side.down, false, false, dx.scalar_type()), side.drop);
+    const Tensor part =
+        dropped(product(dinner, side.down, false, false, dx.scalar_type()), side.drop);
     dispatch(dx, [&](auto* type) {
       using T = std::remove_pointer_t<decltype(type)>;
       kernels::add_inplace(pointer<T>(dx), pointer<T>(part), dx.numel());
@@ -107,7 +121,8 @@ Tensor bias_gradient(const Tensor& dy) {
   Tensor db = at::empty({dy.size(1)}, dy.options().dtype(master_of(dtype_of(dy))));
   dispatch(dy, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    kernels::column_sum(pointer<T>(dy), dy.size(0), dy.size(1), pointer<kernels::acc_t<T>>(db), false);
+    kernels::column_sum(pointer<T>(dy), dy.size(0), dy.size(1), pointer<kernels::acc_t<T>>(db),
+                        false);
   });
   return db;
 }
@@ -117,9 +132,10 @@ Tensor bias_gradient(const Tensor& dy) {
 Tensor linear(const Tensor& x_in, const Tensor& weight, const Tensor& bias, WeightCopies* copies,
               const std::vector<LowRankTerm>& terms, const Tensor& row_keys) {
   if (x_in.dim() != 2 || weight.dim() != 2 || x_in.size(1) != weight.size(1))
-    fail(ErrorCode::BadInput, "a projection of rows {} by a weight {}: the last sizes differ", x_in.sizes().vec(),
-         weight.sizes().vec());
-  const Tensor x = x_in.detach().contiguous(), w = weight.detach(), b = bias.defined() ? bias.detach() : Tensor();
+    fail(ErrorCode::BadInput, "a projection of rows {} by a weight {}: the last sizes differ",
+         x_in.sizes().vec(), weight.sizes().vec());
+  const Tensor x = x_in.detach().contiguous(), w = weight.detach(),
+               b = bias.defined() ? bias.detach() : Tensor();
   Tensor y = at::empty({x.size(0), w.size(0)}, x.options());
   times_weight(x, w, copies, true, y, b, false);
   Tensors inputs{x_in, weight, bias};
@@ -130,14 +146,16 @@ Tensor linear(const Tensor& x_in, const Tensor& weight, const Tensor& bias, Weig
     inputs.push_back(term.down);
     inputs.push_back(term.up);
   }
-  const bool need_x = wants_gradient(x_in), need_w = wants_gradient(weight), need_b = wants_gradient(bias);
+  const bool need_x = wants_gradient(x_in), need_w = wants_gradient(weight),
+             need_b = wants_gradient(bias);
   const Tensor keep_x = need_w ? x : Tensor();
   const at::ScalarType type = x.scalar_type();
   return record(y, inputs, "linear", [=](const Tensors& g) -> Tensors {
     const Tensor dy = dense_as(g[0], type);
     Tensor dx = need_x ? at::empty({dy.size(0), w.size(1)}, dy.options()) : Tensor();
     if (need_x) times_weight(dy, w, copies, false, dx, Tensor(), false);
-    Tensors result{dx, need_w ? product(dy, keep_x, true, false, master_of(dtype_of(dy))) : Tensor(),
+    Tensors result{dx,
+                   need_w ? product(dy, keep_x, true, false, master_of(dtype_of(dy))) : Tensor(),
                    need_b ? bias_gradient(dy) : Tensor()};
     for (size_t i = 0; i < sides.size(); ++i) side_backward(sides[i], terms[i], dy, dx, result);
     return result;
@@ -148,10 +166,11 @@ Tensor low_rank(const Tensor& x_in, const LowRankTerm& term, const Tensor& row_k
   const Tensor x = x_in.detach().contiguous();
   const Side side = make_side(x, term, row_keys);
   const at::ScalarType type = x.scalar_type();
-  return record(product(side.inner, side.up, false, true, type), {x_in, term.down, term.up}, "low_rank",
-                [=, need_x = wants_gradient(x_in)](const Tensors& g) -> Tensors {
+  return record(product(side.inner, side.up, false, true, type), {x_in, term.down, term.up},
+                "low_rank", [=, need_x = wants_gradient(x_in)](const Tensors& g) -> Tensors {
                   const Tensor dy = dense_as(g[0], type);
-                  const Tensor dx = need_x ? at::zeros({dy.size(0), side.down.size(1)}, dy.options()) : Tensor();
+                  const Tensor dx =
+                      need_x ? at::zeros({dy.size(0), side.down.size(1)}, dy.options()) : Tensor();
                   Tensors result{dx};
                   side_backward(side, term, dy, dx, result);
                   return result;

@@ -9,8 +9,8 @@
 
 namespace attune {
 
-/// Compute copies of one weight [out, in]: packed for the forward and the backward product, remade when the weight
-/// changes. Only bf16 keeps copies; float and double multiply the weight in place.
+/// Compute copies of one weight [out, in]: packed for the forward and the backward product, remade
+/// when the weight changes. Only bf16 keeps copies; float and double multiply the weight in place.
 class WeightCopies {
  public:
   /// W^T as right operand [in, out].
@@ -25,7 +25,8 @@ class WeightCopies {
     int64_t version = -1;
     std::optional<kernels::PackedMatrix> packed;
   };
-  static const kernels::PackedMatrix& refresh(Copy& copy, const at::Tensor& weight, bool transposed);
+  static const kernels::PackedMatrix& refresh(Copy& copy, const at::Tensor& weight,
+                                              bool transposed);
   Copy forward_, backward_;
 };
 
@@ -38,13 +39,15 @@ struct LowRankTerm {
   uint32_t dropout_site = 0;
 };
 
-/// y = x W^T + b plus the low-rank terms, as one node. x [rows, in] in the compute type; W [out, in], b [out] and the
-/// terms in the master type (float, or double with double). Gradients come in the master type, and only for what
-/// wants one. `copies` may be null. `row_keys` int64 [rows] for dropout on the terms' input; undefined: no dropout.
-/// Cost: 2 rows in out multiply-adds forward, plus 2 rows rank (in + out) a term.
-/// Reference: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, equation 3.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, WeightCopies* copies,
-                  const std::vector<LowRankTerm>& terms, const at::Tensor& row_keys);
+/// y = x W^T + b plus the low-rank terms, as one node. x [rows, in] in the compute type; W [out,
+/// in], b [out] and the terms in the master type (float, or double with double). Gradients come in
+/// the master type, and only for what wants one. `copies` may be null. `row_keys` int64 [rows] for
+/// dropout on the terms' input; undefined: no dropout. Cost: 2 rows in out multiply-adds forward,
+/// plus 2 rows rank (in + out) a term. Reference: Hu et al. 2021, "LoRA: Low-Rank Adaptation of
+/// Large Language Models", arXiv 2106.09685, equation 3.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                  WeightCopies* copies, const std::vector<LowRankTerm>& terms,
+                  const at::Tensor& row_keys);
 
 /// The side-car alone: scale * (dropout(x) down^T) up^T.
 at::Tensor low_rank(const at::Tensor& x, const LowRankTerm& term, const at::Tensor& row_keys);

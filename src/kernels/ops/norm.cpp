@@ -32,20 +32,23 @@ Tensors norm_gradients(const Saved& s, const Tensors& g) {
   dispatch(s.h, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     using A = kernels::acc_t<T>;
-    kernels::norm_backward<T>(s.kind, pointer<T>(dy), pointer<T>(extra), pointer<T>(s.h), pointer<A>(s.mean),
-                              pointer<A>(s.rstd), pointer<A>(s.gamma), s.drop.kernel(), s.h.size(0), s.h.size(1),
-                              pointer<T>(dh), pointer<T>(dx), pointer<A>(dgamma), pointer<A>(dbeta));
+    kernels::norm_backward<T>(s.kind, pointer<T>(dy), pointer<T>(extra), pointer<T>(s.h),
+                              pointer<A>(s.mean), pointer<A>(s.rstd), pointer<A>(s.gamma),
+                              s.drop.kernel(), s.h.size(0), s.h.size(1), pointer<T>(dh),
+                              pointer<T>(dx), pointer<A>(dgamma), pointer<A>(dbeta));
   });
-  return {s.need_x ? (dropping ? dx : dh) : Tensor(), s.need_residual ? dh : Tensor(), dgamma, dbeta};
+  return {s.need_x ? (dropping ? dx : dh) : Tensor(), s.need_residual ? dh : Tensor(), dgamma,
+          dbeta};
 }
 
 }  // namespace
 
-NormResult add_norm(const Tensor& x_in, const Tensor& residual_in, const DropSite& drop, const NormArgs& args,
-                    bool keep_sum) {
+NormResult add_norm(const Tensor& x_in, const Tensor& residual_in, const DropSite& drop,
+                    const NormArgs& args, bool keep_sum) {
   const Tensor x = x_in.detach().contiguous();
   const Tensor residual = residual_in.defined() ? residual_in.detach().contiguous() : Tensor();
-  const Tensor gamma = args.gamma.detach(), beta = args.beta.defined() ? args.beta.detach() : Tensor();
+  const Tensor gamma = args.gamma.detach(),
+               beta = args.beta.defined() ? args.beta.detach() : Tensor();
   const bool copy = residual.defined() || drop.kernel().on();
   Tensor h = copy ? at::empty_like(x) : Tensor();
   Tensor y = at::empty_like(x);
@@ -53,13 +56,21 @@ NormResult add_norm(const Tensor& x_in, const Tensor& residual_in, const DropSit
   dispatch(x, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     using A = kernels::acc_t<T>;
-    kernels::norm_forward<T>(args.kind, pointer<T>(x), pointer<T>(residual), drop.kernel(), pointer<A>(gamma),
-                             pointer<A>(beta), args.eps, x.size(0), x.size(1), pointer<T>(h), pointer<T>(y),
-                             pointer<A>(mean), pointer<A>(rstd));
+    kernels::norm_forward<T>(args.kind, pointer<T>(x), pointer<T>(residual), drop.kernel(),
+                             pointer<A>(gamma), pointer<A>(beta), args.eps, x.size(0), x.size(1),
+                             pointer<T>(h), pointer<T>(y), pointer<A>(mean), pointer<A>(rstd));
   });
   const Tensor saved_h = copy ? h.detach() : x;
-  Saved saved{saved_h, mean, rstd, gamma, drop, args.kind, wants_gradient(x_in), wants_gradient(residual_in),
-              wants_gradient(args.gamma), wants_gradient(args.beta)};
+  Saved saved{saved_h,
+              mean,
+              rstd,
+              gamma,
+              drop,
+              args.kind,
+              wants_gradient(x_in),
+              wants_gradient(residual_in),
+              wants_gradient(args.gamma),
+              wants_gradient(args.beta)};
   Tensors outputs{y};
   if (keep_sum) outputs.push_back(copy ? h : x.detach());
   record(outputs, {x_in, residual_in, args.gamma, args.beta}, "add_norm",

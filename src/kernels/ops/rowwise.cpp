@@ -32,16 +32,17 @@ Tensor gated_activation(kernels::Activation f, const Tensor& gate_in, const Tens
     using T = std::remove_pointer_t<decltype(tag)>;
     kernels::gated_forward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(y), up.numel());
   });
-  return record(y, {gate_in, up_in}, "gated_activation", [f, gate, up](const Tensors& g) -> Tensors {
-    const Tensor dy = dense_as(g[0], up.scalar_type());
-    Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
-    dispatch(up, [&](auto* tag) {
-      using T = std::remove_pointer_t<decltype(tag)>;
-      kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy), pointer<T>(dgate),
-                              pointer<T>(dup), up.numel());
-    });
-    return {dgate, dup};
-  });
+  return record(y, {gate_in, up_in}, "gated_activation",
+                [f, gate, up](const Tensors& g) -> Tensors {
+                  const Tensor dy = dense_as(g[0], up.scalar_type());
+                  Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
+                  dispatch(up, [&](auto* tag) {
+                    using T = std::remove_pointer_t<decltype(tag)>;
+                    kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy),
+                                            pointer<T>(dgate), pointer<T>(dup), up.numel());
+                  });
+                  return {dgate, dup};
+                });
 }
 
 namespace {
@@ -70,7 +71,8 @@ void check_indices(const Tensor& index, int64_t vocabulary, size_t table) {
   for (int64_t i = 0; i < index.numel(); ++i)
     if (values[i] < 0 || values[i] >= vocabulary)
       fail(ErrorCode::BadInput,
-           "looking up an embedding: row {} has index {} in table {}, which has {} rows; check the tokenizer, "
+           "looking up an embedding: row {} has index {} in table {}, which has {} rows; check the "
+           "tokenizer, "
            "token_type_ids and the text's length against the model's config.json",
            i, values[i], table, vocabulary);
 }
@@ -84,20 +86,22 @@ void gather(const Tensors& tables, const Tensors& indices, const Tensor& y) {
     table.push_back(pointer<const A>(tables[i]));
     index.push_back(pointer<const int32_t>(indices[i]));
   }
-  kernels::embedding_forward<T>(static_cast<int>(tables.size()), table.data(), index.data(), y.size(0), y.size(1),
-                                pointer<T>(y));
+  kernels::embedding_forward<T>(static_cast<int>(tables.size()), table.data(), index.data(),
+                                y.size(0), y.size(1), pointer<T>(y));
 }
 
 }  // namespace
 
-Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType type, int64_t padding) {
+Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType type,
+                 int64_t padding) {
   ATTUNE_ASSERT(!tables.empty() && tables.size() <= 4 && tables.size() == indices.size());
   Tensors plain;
   for (size_t i = 0; i < tables.size(); ++i) {
     check_indices(indices[i], tables[i].size(0), i);
     plain.push_back(tables[i].detach().contiguous());
   }
-  Tensor y = at::empty({indices[0].size(0), tables[0].size(1)}, tables[0].options().dtype(type).requires_grad(false));
+  Tensor y = at::empty({indices[0].size(0), tables[0].size(1)},
+                       tables[0].options().dtype(type).requires_grad(false));
   dispatch(y, [&](auto* tag) { gather<std::remove_pointer_t<decltype(tag)>>(plain, indices, y); });
   std::vector<bool> needed;
   for (const Tensor& table : tables) needed.push_back(wants_gradient(table));
@@ -109,10 +113,12 @@ Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType t
       result[i] = at::zeros_like(plain[i]);
       dispatch(dy, [&](auto* tag) {
         using T = std::remove_pointer_t<decltype(tag)>;
-        kernels::embedding_backward<T>(pointer<T>(dy), pointer<const int32_t>(indices[i]), dy.size(0), dy.size(1),
-                                       plain[i].size(0), pointer<kernels::acc_t<T>>(result[i]));
+        kernels::embedding_backward<T>(pointer<T>(dy), pointer<const int32_t>(indices[i]),
+                                       dy.size(0), dy.size(1), plain[i].size(0),
+                                       pointer<kernels::acc_t<T>>(result[i]));
       });
-      if (i == 0 && padding >= 0 && padding < plain[0].size(0)) result[0].select(0, padding).zero_();
+      if (i == 0 && padding >= 0 && padding < plain[0].size(0))
+        result[0].select(0, padding).zero_();
     }
     return result;
   });
@@ -121,7 +127,8 @@ Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType t
 Tensor pool(kernels::Pool kind, const Tensor& x_in, const RowIndex& rows) {
   const Tensor x = x_in.detach().contiguous();
   Tensor y = at::empty({rows.sequences(), x.size(1)}, x.options().dtype(master_of(dtype_of(x))));
-  Tensor argmax = kind == kernels::Pool::Max ? at::empty(y.sizes(), x.options().dtype(at::kInt)) : Tensor();
+  Tensor argmax =
+      kind == kernels::Pool::Max ? at::empty(y.sizes(), x.options().dtype(at::kInt)) : Tensor();
   dispatch(x, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     kernels::pool_forward<T>(kind, pointer<T>(x), rows.data(), rows.sequences(), x.size(1),
@@ -132,22 +139,24 @@ Tensor pool(kernels::Pool kind, const Tensor& x_in, const RowIndex& rows) {
     Tensor dx = at::empty_like(x);
     dispatch(x, [&](auto* tag) {
       using T = std::remove_pointer_t<decltype(tag)>;
-      kernels::pool_backward<T>(kind, pointer<kernels::acc_t<T>>(dy), rows.data(), rows.sequences(), x.size(1),
-                                pointer<int32_t>(argmax), pointer<T>(dx));
+      kernels::pool_backward<T>(kind, pointer<kernels::acc_t<T>>(dy), rows.data(), rows.sequences(),
+                                x.size(1), pointer<int32_t>(argmax), pointer<T>(dx));
     });
     return {dx};
   });
 }
 
-CrossEntropy cross_entropy(const Tensor& logits_in, const Tensor& labels, const Tensor& weights, double smoothing) {
+CrossEntropy cross_entropy(const Tensor& logits_in, const Tensor& labels, const Tensor& weights,
+                           double smoothing) {
   const Tensor logits = logits_in.detach().contiguous();
   Tensor gradient = wants_gradient(logits_in) ? at::empty_like(logits) : Tensor();
   CrossEntropy result;
   double sum = 0;
   dispatch(logits, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
-    sum = kernels::cross_entropy<T>(pointer<T>(logits), pointer<const int64_t>(labels), pointer<const T>(weights),
-                                    smoothing, logits.size(0), logits.size(1), pointer<T>(gradient), &result.count);
+    sum = kernels::cross_entropy<T>(pointer<T>(logits), pointer<const int64_t>(labels),
+                                    pointer<const T>(weights), smoothing, logits.size(0),
+                                    logits.size(1), pointer<T>(gradient), &result.count);
   });
   result.sum = record(at::scalar_tensor(sum, at::kDouble), {logits_in}, "cross_entropy",
                       [gradient](const Tensors& g) -> Tensors {

@@ -16,9 +16,10 @@ at::Tensor gated_activation(kernels::Activation f, const at::Tensor& gate, const
 /// Dropout by the keys of the rows (kernels.h says which elements); x itself when off.
 at::Tensor dropout(const at::Tensor& x, const DropSite& drop);
 
-/// Sum of rows gathered from up to four tables [vocabulary, cols] (master type) by int32 indices [rows], in compute
-/// type `type`. Row `padding` of the first table gets no gradient, as torch's padding_idx (-1: none).
-/// Errors: BadInput naming table and value when an index is outside its table.
+/// Sum of rows gathered from up to four tables [vocabulary, cols] (master type) by int32 indices
+/// [rows], in compute type `type`. Row `padding` of the first table gets no gradient, as torch's
+/// padding_idx (-1: none). Errors: BadInput naming table and value when an index is outside its
+/// table.
 at::Tensor embedding(const std::vector<at::Tensor>& tables, const std::vector<at::Tensor>& indices,
                      at::ScalarType type, int64_t padding = -1);
 
@@ -29,9 +30,9 @@ struct CrossEntropy {
   at::Tensor sum;    // double scalar
   double count = 0;  // labelled rows, or the sum of their weights
 };
-/// logits [rows, classes] in the master or compute type, labels int64 [rows] with -100 skipped, weights [classes] in
-/// the logits' type or undefined.
-CrossEntropy cross_entropy(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& weights,
-                           double smoothing);
+/// logits [rows, classes] in the master or compute type, labels int64 [rows] with -100 skipped,
+/// weights [classes] in the logits' type or undefined.
+CrossEntropy cross_entropy(const at::Tensor& logits, const at::Tensor& labels,
+                           const at::Tensor& weights, double smoothing);
 
 }  // namespace attune

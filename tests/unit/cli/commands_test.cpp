@@ -38,8 +38,10 @@ std::vector<std::string> words(const std::string& line) {
   char quote = 0;
   for (const char c : line + " ") {
     if (quote != 0) {
-      if (c == quote) quote = 0;
-      else word += c;
+      if (c == quote)
+        quote = 0;
+      else
+        word += c;
     } else if (c == '"' || c == '\'') {
       quote = c;
       open = true;
@@ -55,7 +57,8 @@ std::vector<std::string> words(const std::string& line) {
 }
 
 TEST(CommandLine, ARecipeAndItsOverridesBecomeARequest) {
-  const Json got = request({"train", "r.yaml", "--set", "train.lr=1e-4", "--set", "seed=2", "--overwrite"});
+  const Json got =
+      request({"train", "r.yaml", "--set", "train.lr=1e-4", "--set", "seed=2", "--overwrite"});
   EXPECT_EQ(got["command"], "train");
   EXPECT_EQ(got["args"]["recipe"], "r.yaml");
   EXPECT_EQ(got["args"]["set"], Json::parse(R"(["train.lr=1e-4", "seed=2"])"));
@@ -67,8 +70,16 @@ TEST(CommandLine, ARecipeAndItsOverridesBecomeARequest) {
 }
 
 TEST(CommandLine, FlagValuesAreTyped) {
-  const Json args = request({"train", "--model", "m", "--train", "a", "--train", "b", "--epochs", "1.5", "--lr", "2e-4",
-                             "--batch-size", "16", "--max-length=128", "--seed", "7", "--method", "lora", "--eval", "10%"})["args"];
+  const Json args = request({"train",    "--model",
+                             "m",        "--train",
+                             "a",        "--train",
+                             "b",        "--epochs",
+                             "1.5",      "--lr",
+                             "2e-4",     "--batch-size",
+                             "16",       "--max-length=128",
+                             "--seed",   "7",
+                             "--method", "lora",
+                             "--eval",   "10%"})["args"];
   EXPECT_TRUE(args["recipe"].is_null());
   EXPECT_EQ(args["model"], "m");
   EXPECT_EQ(args["train"], Json::parse(R"(["a", "b"])"));
@@ -89,21 +100,25 @@ TEST(CommandLine, AListFlagTakesOneValueAndLeavesThePositionalAlone) {
 }
 
 TEST(CommandLine, TextsKeepBracketsCommasAndSpaces) {
-  const Json args = request({"predict", "run", "--text", "[a, b]", "--text", "{x: 1}", "--text", ""})["args"];
+  const Json args =
+      request({"predict", "run", "--text", "[a, b]", "--text", "{x: 1}", "--text", ""})["args"];
   EXPECT_EQ(args["text"], Json::parse(R"(["[a, b]", "{x: 1}", ""])"));
-  EXPECT_EQ(request({"train", "r", "--set", "a=[1, 2]"})["args"]["set"], Json::parse(R"(["a=[1, 2]"])"));
+  EXPECT_EQ(request({"train", "r", "--set", "a=[1, 2]"})["args"]["set"],
+            Json::parse(R"(["a=[1, 2]"])"));
 }
 
 TEST(CommandLine, ADashStandsForStandardInput) {
   const Json args = request({"predict", "run", "-"})["args"];
   EXPECT_EQ(args["target"], "run");
   EXPECT_EQ(args["data"], "-");
-  EXPECT_NE(refusal({"predict", "run", "-", "--data", "x"}).find("are both given; give one"), std::string::npos);
+  EXPECT_NE(refusal({"predict", "run", "-", "--data", "x"}).find("are both given; give one"),
+            std::string::npos);
   EXPECT_EQ(request({"predict", "run", "--data", "-"})["args"]["data"], "-");
 }
 
 TEST(CommandLine, ShortFlagsAndDefaultsWork) {
-  const Json args = request({"forward", "m", "--input", "x", "--want", "logits,enc.*.resid.out", "-o", "out"})["args"];
+  const Json args = request(
+      {"forward", "m", "--input", "x", "--want", "logits,enc.*.resid.out", "-o", "out"})["args"];
   EXPECT_EQ(args["output"], "out");
   EXPECT_EQ(args["precision"], "fp32");
   EXPECT_EQ(args["want"], Json::parse(R"(["logits,enc.*.resid.out"])"));
@@ -113,12 +128,15 @@ TEST(CommandLine, ShortFlagsAndDefaultsWork) {
 }
 
 TEST(CommandLine, MistakesNameTheNearestAndEndWithTwo) {
-  EXPECT_EQ(refusal({"trian"}), "attune: bad input: unknown command \"trian\"; did you mean \"train\"?\n");
-  EXPECT_EQ(refusal({"--versoin"}), "attune: bad input: unknown flag \"--versoin\"; did you mean \"--version\"?\n");
+  EXPECT_EQ(refusal({"trian"}),
+            "attune: bad input: unknown command \"trian\"; did you mean \"train\"?\n");
+  EXPECT_EQ(refusal({"--versoin"}),
+            "attune: bad input: unknown flag \"--versoin\"; did you mean \"--version\"?\n");
   EXPECT_EQ(refusal({"train", "r", "--epoch", "3"}),
             "attune train: bad input: unknown flag \"--epoch\"; did you mean \"--epochs\"?\n");
-  EXPECT_EQ(refusal({"train", "r", "--overwritten=1"}),
-            "attune train: bad input: unknown flag \"--overwritten=1\"; did you mean \"--overwrite\"?\n");
+  EXPECT_EQ(
+      refusal({"train", "r", "--overwritten=1"}),
+      "attune train: bad input: unknown flag \"--overwritten=1\"; did you mean \"--overwrite\"?\n");
   EXPECT_EQ(refusal({}), "attune: bad input: a command is missing; see attune --help\n");
   EXPECT_EQ(refusal({"resume"}), "attune resume: bad input: RUN is missing: run directory\n");
   EXPECT_EQ(refusal({"resume", "a", "b"}),
@@ -127,16 +145,21 @@ TEST(CommandLine, MistakesNameTheNearestAndEndWithTwo) {
 
 TEST(CommandLine, ValuesOfTheWrongKindAreRefused) {
   for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{"train", "r", "--epochs", "many"}, {"train", "r", "--batch-size", "1.5"},
-        {"train", "r", "--seed"}, {"train", "--lr", ""}, {"doctor", "--threads", "two"}}) {
+       {std::vector<std::string>{"train", "r", "--epochs", "many"},
+        {"train", "r", "--batch-size", "1.5"},
+        {"train", "r", "--seed"},
+        {"train", "--lr", ""},
+        {"doctor", "--threads", "two"}}) {
     const std::string text = refusal(arguments);
     EXPECT_NE(text.find("bad input: "), std::string::npos) << text;
     EXPECT_NE(text.find("--help\n"), std::string::npos) << text;
   }
   EXPECT_EQ(refusal({"train", "r", "--epochs", "many"}),
-            "attune train: bad input: --epochs: expected a number, found \"many\"; see attune train --help\n");
+            "attune train: bad input: --epochs: expected a number, found \"many\"; see attune "
+            "train --help\n");
   EXPECT_EQ(refusal({"train", "r", "--batch-size", "1.5"}),
-            "attune train: bad input: --batch-size: expected a whole number, found \"1.5\"; see attune train --help\n");
+            "attune train: bad input: --batch-size: expected a whole number, found \"1.5\"; see "
+            "attune train --help\n");
 }
 
 TEST(CommandLine, ExamplesNameFilesThatTheRepositoryHas) {
@@ -166,7 +189,8 @@ TEST(CommandLine, EveryCommandHasHelpWithTwoExamplesThatParse) {
       EXPECT_EQ(request(arguments)["command"], command.name) << example;
     }
     for (const std::vector<FlagSpec>* flags : {&command.flags, &common_flags()})
-      for (const FlagSpec& flag : *flags) EXPECT_NE(help.find(flag.name), std::string::npos) << help << flag.name;
+      for (const FlagSpec& flag : *flags)
+        EXPECT_NE(help.find(flag.name), std::string::npos) << help << flag.name;
     EXPECT_EQ(printed({command.name, "-h"}), help);
   }
 }

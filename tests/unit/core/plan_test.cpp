@@ -1,8 +1,9 @@
+#include "core/plan.h"
+
 #include <gtest/gtest.h>
 
 #include "base/error.h"
 #include "core/edit.h"
-#include "core/plan.h"
 #include "core/site.h"
 #include "tensor/torch.h"
 
@@ -45,10 +46,16 @@ TEST(Plan, OnlyLowRankHoldsWhenEveryEditIsOne) {
 
 /// Letters of the verbs a site admits, in the order of the variant.
 std::string admitted(const Site& site) {
-  const std::vector<std::pair<char, Edit>> verbs{
-      {'L', LowRank{}}, {'S', Scale{Tensor(), at::ones({4})}}, {'i', Scale{at::ones({4}), Tensor()}},
-      {'+', Shift{}},   {'W', Reweight{}}, {'A', Apply{}}, {'O', Observe{}}, {'E', Extend{}}, {'K', Keep{}},
-      {'R', Route{}}};
+  const std::vector<std::pair<char, Edit>> verbs{{'L', LowRank{}},
+                                                 {'S', Scale{Tensor(), at::ones({4})}},
+                                                 {'i', Scale{at::ones({4}), Tensor()}},
+                                                 {'+', Shift{}},
+                                                 {'W', Reweight{}},
+                                                 {'A', Apply{}},
+                                                 {'O', Observe{}},
+                                                 {'E', Extend{}},
+                                                 {'K', Keep{}},
+                                                 {'R', Route{}}};
   std::string letters;
   for (const std::pair<char, Edit>& verb : verbs)
     if (admits(site, verb.second)) letters += verb.first;
@@ -90,7 +97,8 @@ TEST(CarriedOut, WhatIsToComeIsKnown) {
 }
 
 TEST(Sites, AGlobSelectsInModelOrder) {
-  const std::vector<Site> sites{site_of("enc.0.self.v", SiteKind::Weight), site_of("enc.0.self.q", SiteKind::Weight),
+  const std::vector<Site> sites{site_of("enc.0.self.v", SiteKind::Weight),
+                                site_of("enc.0.self.q", SiteKind::Weight),
                                 site_of("enc.0.ffn.up", SiteKind::Weight)};
   const std::vector<Site> found = select_sites(sites, "*.self.[qv]");
   ASSERT_EQ(found.size(), 2u);
@@ -99,14 +107,16 @@ TEST(Sites, AGlobSelectsInModelOrder) {
 }
 
 TEST(Sites, AGlobThatMatchesNothingShowsNearNames) {
-  const std::vector<Site> sites{site_of("enc.0.self.q", SiteKind::Weight), site_of("enc.0.ffn.up", SiteKind::Weight)};
+  const std::vector<Site> sites{site_of("enc.0.self.q", SiteKind::Weight),
+                                site_of("enc.0.ffn.up", SiteKind::Weight)};
   try {
     select_sites(sites, "enc.0.self.qq");
     ADD_FAILURE() << "nothing was thrown";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::BadInput);
     EXPECT_STREQ(error.what(),
-                 "the site pattern \"enc.0.self.qq\" matches nothing in this model; near names: enc.0.self.q, "
+                 "the site pattern \"enc.0.self.qq\" matches nothing in this model; near names: "
+                 "enc.0.self.q, "
                  "enc.0.ffn.up. `attune inspect MODEL` lists every site");
   }
 }

@@ -21,7 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 
 const std::string kGolden = std::string(ATTUNE_TEST_DATA) + "/peft/";
-const std::vector<std::string> kAdapters{"qv", "rslora", "bias-all", "bias-lora-only", "patterns", "one-layer", "head"};
+const std::vector<std::string> kAdapters{"qv",       "rslora",    "bias-all", "bias-lora-only",
+                                         "patterns", "one-layer", "head"};
 
 class TempFolder {
  public:
@@ -67,12 +68,15 @@ struct Fixture {
   Model& model() { return *loaded.model; }
   void load(const std::string& directory) { load_peft(*adaptation, model(), "default", directory); }
   std::vector<Tensor> logits();
-  PeftExport save(const std::string& directory, const std::string& task = "classify", bool head = true) {
+  PeftExport save(const std::string& directory, const std::string& task = "classify",
+                  bool head = true) {
     return export_peft(*adaptation, model(), "default", "base", task, head, directory);
   }
 };
 
-Tensor ints(const Json& list) { return at::tensor(list.get<std::vector<int>>(), at::kInt); }
+Tensor ints(const Json& list) {
+  return at::tensor(list.get<std::vector<int>>(), at::kInt);
+}
 
 std::vector<Tensor> Fixture::logits() {
   const at::NoGradGuard no_grad;
@@ -113,7 +117,8 @@ std::vector<Tensor> expected(const std::string& adapter) {
 
 /// A copy of a golden adapter whose config can be changed.
 void copy_adapter(const std::string& adapter, const std::string& directory, const Json& changes) {
-  fs::copy(kGolden + adapter, directory, fs::copy_options::overwrite_existing | fs::copy_options::recursive);
+  fs::copy(kGolden + adapter, directory,
+           fs::copy_options::overwrite_existing | fs::copy_options::recursive);
   Json config = read_json(directory + "/adapter_config.json");
   config.update(changes);
   write_file_atomic(directory + "/adapter_config.json", config.dump(2));
@@ -124,7 +129,8 @@ void disturb(Adaptation& adaptation) {
   const at::NoGradGuard no_grad;
   double phase = 0;
   for (const std::pair<std::string, Tensor>& entry : adaptation.tensors("default")) {
-    const Tensor noise = at::arange(entry.second.numel(), at::kDouble).add(phase += 1).mul(1.7).sin().mul(0.3);
+    const Tensor noise =
+        at::arange(entry.second.numel(), at::kDouble).add(phase += 1).mul(1.7).sin().mul(0.3);
     entry.second.add_(noise.reshape(entry.second.sizes()).to(entry.second.scalar_type()));
     mark_changed(entry.second);
   }
@@ -152,7 +158,8 @@ TEST_P(GoldenAdapters, SurviveExportAndLoadBitForBit) {
 
 INSTANTIATE_TEST_SUITE_P(Peft, GoldenAdapters,
                          ::testing::Combine(::testing::ValuesIn(kAdapters),
-                                            ::testing::Values(kernels::DType::F32, kernels::DType::F64)));
+                                            ::testing::Values(kernels::DType::F32,
+                                                              kernels::DType::F64)));
 
 TEST(PeftLoad, LeavesTheModelAsItWasWhenTheSetIsRemoved) {
   Fixture fixture;
@@ -180,7 +187,8 @@ TEST(PeftLoad, TakesAllLinear) {
 
 TEST(PeftLoad, HonoursExcludeModules) {
   const TempFolder folder;
-  copy_adapter("qv", folder.path(), {{"target_modules", {"query", "value", "key"}}, {"exclude_modules", {"key"}}});
+  copy_adapter("qv", folder.path(),
+               {{"target_modules", {"query", "value", "key"}}, {"exclude_modules", {"key"}}});
   Fixture fixture;
   fixture.load(folder.path());
   expect_near(fixture.logits(), expected("qv"), 3e-5);
@@ -195,11 +203,14 @@ TEST(PeftLoad, ReadsTheCard) {
   EXPECT_EQ(card.head.kind, HeadKind::Sequence);
   EXPECT_EQ(card.head.labels, 3);
   EXPECT_EQ(card.config.at("r"), 4);
-  EXPECT_NE(error_text(ErrorCode::NotFound, [] { read_peft_card("/nowhere"); }).find("/nowhere/adapter_config.json"),
+  EXPECT_NE(error_text(ErrorCode::NotFound, [] { read_peft_card("/nowhere"); })
+                .find("/nowhere/adapter_config.json"),
             std::string::npos);
   const TempFolder folder;
   write_file_atomic(folder.path() + "/adapter_config.json", "{}");
-  EXPECT_NE(error_text(ErrorCode::Corrupt, [&] { read_peft_card(folder.path()); }).find("peft_type"), std::string::npos);
+  EXPECT_NE(
+      error_text(ErrorCode::Corrupt, [&] { read_peft_card(folder.path()); }).find("peft_type"),
+      std::string::npos);
 }
 
 struct Refusal {
@@ -215,21 +226,30 @@ TEST(PeftLoad, RefusesWhatItWouldComputeDifferently) {
       {{{"fan_in_fan_out", true}}, ErrorCode::Unsupported, "\"fan_in_fan_out\" is true"},
       {{{"target_parameters", {"experts"}}}, ErrorCode::Unsupported, "\"target_parameters\""},
       {{{"of_the_future", 3}}, ErrorCode::Unsupported, "\"of_the_future\" is 3"},
-      {{{"init_lora_weights", "pissa"}}, ErrorCode::Unsupported, "\"init_lora_weights\" is \"pissa\""},
+      {{{"init_lora_weights", "pissa"}},
+       ErrorCode::Unsupported,
+       "\"init_lora_weights\" is \"pissa\""},
       {{{"peft_type", "IA3"}}, ErrorCode::Unsupported, "\"peft_type\" is \"IA3\""},
       {{{"bias", "some"}}, ErrorCode::Unsupported, "\"bias\" is \"some\""},
       {{{"r", "four"}}, ErrorCode::Corrupt, "\"r\" is \"four\""},
       {{{"rank_pattern", 4}}, ErrorCode::Corrupt, "\"rank_pattern\" is 4"},
-      {{{"r", 5}}, ErrorCode::Corrupt, "has shape [4, 12], but config and model need floating-point [5, 12]"},
+      {{{"r", 5}},
+       ErrorCode::Corrupt,
+       "has shape [4, 12], but config and model need floating-point [5, 12]"},
       {{{"target_modules", {"query"}}}, ErrorCode::Corrupt, "target_modules of"},
-      {{{"target_modules", {"query", "value", "key"}}}, ErrorCode::Corrupt, "self.key.lora_A.weight is missing"},
-      {{{"target_modules", "("}}, ErrorCode::Unsupported, "target_modules: the expression \"(\" is not understood"},
+      {{{"target_modules", {"query", "value", "key"}}},
+       ErrorCode::Corrupt,
+       "self.key.lora_A.weight is missing"},
+      {{{"target_modules", "("}},
+       ErrorCode::Unsupported,
+       "target_modules: the expression \"(\" is not understood"},
   };
   for (const Refusal& refusal : cases) {
     const TempFolder folder;
     copy_adapter("qv", folder.path(), refusal.change);
     Fixture fixture;
-    EXPECT_NE(error_text(refusal.code, [&] { fixture.load(folder.path()); }).find(refusal.text), std::string::npos)
+    EXPECT_NE(error_text(refusal.code, [&] { fixture.load(folder.path()); }).find(refusal.text),
+              std::string::npos)
         << refusal.text;
     EXPECT_TRUE(fixture.adaptation->sets().empty());
   }
@@ -241,45 +261,60 @@ TEST(PeftLoad, RefusesFilesItCannotUse) {
   const std::string tensors = folder.path() + "/adapter_model.safetensors";
   NamedTensors kept;
   const SafetensorsFile file(kGolden + "qv/adapter_model.safetensors");
-  for (const TensorInfo& info : file.tensors()) kept.emplace_back(info.name, file.tensor(info.name).clone());
-  const std::function<std::string(ErrorCode, const NamedTensors&)> message = [&](ErrorCode code, const NamedTensors& list) {
-    save_safetensors(tensors, list);
-    Fixture fixture;
-    return error_text(code, [&] { fixture.load(folder.path()); });
-  };
+  for (const TensorInfo& info : file.tensors())
+    kept.emplace_back(info.name, file.tensor(info.name).clone());
+  const std::function<std::string(ErrorCode, const NamedTensors&)> message =
+      [&](ErrorCode code, const NamedTensors& list) {
+        save_safetensors(tensors, list);
+        Fixture fixture;
+        return error_text(code, [&] { fixture.load(folder.path()); });
+      };
   const std::string query = "base_model.model.bert.encoder.layer.0.attention.self.query.";
   NamedTensors list = kept;
-  std::erase_if(list, [&](const std::pair<std::string, Tensor>& entry) { return entry.first == query + "lora_B.weight"; });
-  EXPECT_NE(message(ErrorCode::Corrupt, list).find("query has lora_A without lora_B"), std::string::npos);
+  std::erase_if(list, [&](const std::pair<std::string, Tensor>& entry) {
+    return entry.first == query + "lora_B.weight";
+  });
+  EXPECT_NE(message(ErrorCode::Corrupt, list).find("query has lora_A without lora_B"),
+            std::string::npos);
   list = kept;
   list.emplace_back(query + "lora_magnitude_vector", at::ones({12}));
-  EXPECT_NE(message(ErrorCode::Unsupported, list).find("lora_magnitude_vector is of a kind"), std::string::npos);
+  EXPECT_NE(message(ErrorCode::Unsupported, list).find("lora_magnitude_vector is of a kind"),
+            std::string::npos);
   list = kept;
   list.emplace_back("base_model.model.bert.nowhere.weight", at::ones({12}));
-  EXPECT_NE(message(ErrorCode::BadInput, list).find("a module that this model does not have"), std::string::npos);
+  EXPECT_NE(message(ErrorCode::BadInput, list).find("a module that this model does not have"),
+            std::string::npos);
   list = kept;
   list.emplace_back("prompt_embeddings", at::ones({12}));
   EXPECT_NE(message(ErrorCode::Unsupported, list).find("does not begin with"), std::string::npos);
-  EXPECT_NE(message(ErrorCode::Corrupt, {{"base_model.model.classifier.bias", at::ones({3})}}).find("no lora_A"),
+  EXPECT_NE(message(ErrorCode::Corrupt, {{"base_model.model.classifier.bias", at::ones({3})}})
+                .find("no lora_A"),
             std::string::npos);
   fs::remove(tensors);
   Fixture fixture;
-  EXPECT_NE(error_text(ErrorCode::NotFound, [&] { fixture.load(folder.path()); }).find("is missing"), std::string::npos);
+  EXPECT_NE(
+      error_text(ErrorCode::NotFound, [&] { fixture.load(folder.path()); }).find("is missing"),
+      std::string::npos);
   write_file_atomic(folder.path() + "/adapter_model.bin", "x");
-  EXPECT_NE(error_text(ErrorCode::Unsupported, [&] { fixture.load(folder.path()); }).find("safe_serialization=True"),
+  EXPECT_NE(error_text(ErrorCode::Unsupported, [&] { fixture.load(folder.path()); })
+                .find("safe_serialization=True"),
             std::string::npos);
 }
 
 TEST(PeftExport, WritesTwoUpdatesOfOneProjectionAsOne) {
   Fixture first(kernels::DType::F64);
   first.adaptation->add("default", {"lora", {{"sites", {"*.self.q"}}, {"rank", 2}, {"alpha", 3}}});
-  first.adaptation->add("default", {"lora", {{"sites", {"*.self.[qv]"}}, {"rank", 3}, {"alpha", 1}}});
+  first.adaptation->add("default",
+                        {"lora", {{"sites", {"*.self.[qv]"}}, {"rank", 3}, {"alpha", 1}}});
   first.adaptation->add("default", {"head", Json::object()});
   disturb(*first.adaptation);
   const TempFolder folder;
   const PeftExport written = first.save(folder.path());
-  EXPECT_NE(join(written.notes, "\n").find("2 updates of bert.encoder.layer.0.attention.self.query are written as one of "
-                                           "rank 5"), std::string::npos);
+  EXPECT_NE(
+      join(written.notes, "\n")
+          .find("2 updates of bert.encoder.layer.0.attention.self.query are written as one of "
+                "rank 5"),
+      std::string::npos);
   Fixture second(kernels::DType::F64);
   second.load(folder.path());
   expect_near(second.logits(), first.logits(), 1e-6);
@@ -287,10 +322,12 @@ TEST(PeftExport, WritesTwoUpdatesOfOneProjectionAsOne) {
 
 TEST(PeftExport, AddsAnUpdateOfTheHeadIntoTheHead) {
   Fixture first(kernels::DType::F64);
-  first.adaptation->add("default", {"lora", {{"sites", {"enc.*.self.q", "head.proj"}}, {"rank", 2}, {"alpha", 4}}});
+  first.adaptation->add(
+      "default", {"lora", {{"sites", {"enc.*.self.q", "head.proj"}}, {"rank", 2}, {"alpha", 4}}});
   disturb(*first.adaptation);
   const TempFolder folder;
-  EXPECT_NE(join(first.save(folder.path()).notes, "\n").find("update of classifier is added into its weight"),
+  EXPECT_NE(join(first.save(folder.path()).notes, "\n")
+                .find("update of classifier is added into its weight"),
             std::string::npos);
   Fixture second(kernels::DType::F64);
   second.load(folder.path());
@@ -317,7 +354,8 @@ TEST(PeftExport, LeavesAMeanPooledHeadOutAndDropsThePrefix) {
   disturb(*fixture.adaptation);
   const TempFolder folder;
   const PeftExport written = fixture.save(folder.path(), "classify", false);
-  EXPECT_NE(join(written.notes, "\n").find("classifier stays in attune.safetensors"), std::string::npos);
+  EXPECT_NE(join(written.notes, "\n").find("classifier stays in attune.safetensors"),
+            std::string::npos);
   const Json config = read_json(folder.path() + "/adapter_config.json");
   EXPECT_EQ(config.at("task_type"), "FEATURE_EXTRACTION");
   EXPECT_TRUE(config.at("modules_to_save").is_null());
@@ -341,7 +379,8 @@ TEST(PeftExport, SavesAFreshPoolerWhole) {
   const SafetensorsFile file(kGolden + "base/model.safetensors");
   NamedTensors tensors;
   for (const TensorInfo& info : file.tensors())
-    if (info.name.find("pooler") == std::string::npos) tensors.emplace_back(info.name, file.tensor(info.name));
+    if (info.name.find("pooler") == std::string::npos)
+      tensors.emplace_back(info.name, file.tensor(info.name));
   save_safetensors(base.path() + "/model.safetensors", tensors);
   const LoadedModel loaded = load_model(base.path(), {});
   const Registry<Tuner> registry = methods();
@@ -357,14 +396,17 @@ TEST(PeftExport, SavesAFreshPoolerWhole) {
 
 TEST(PeftExport, RefusesWhatPeftCannotExpress) {
   const TempFolder folder;
-  const std::function<std::string(const std::vector<TunerSpec>&)> refusal = [&](const std::vector<TunerSpec>& specs) {
-    Fixture fixture;
-    for (const TunerSpec& spec : specs) fixture.adaptation->add("default", spec);
-    return error_text(ErrorCode::Unsupported, [&] { fixture.save(folder.path() + "/out"); });
-  };
+  const std::function<std::string(const std::vector<TunerSpec>&)> refusal =
+      [&](const std::vector<TunerSpec>& specs) {
+        Fixture fixture;
+        for (const TunerSpec& spec : specs) fixture.adaptation->add("default", spec);
+        return error_text(ErrorCode::Unsupported, [&] { fixture.save(folder.path() + "/out"); });
+      };
   const TunerSpec lora{"lora", {{"sites", {"*.self.q"}}, {"rank", 2}}};
   EXPECT_NE(refusal({{"head", Json::object()}}).find("no low-rank update"), std::string::npos);
-  EXPECT_NE(refusal({lora, {"bias", {{"sites", {"*.self.k"}}}}}).find("method bias trained 2 biases"), std::string::npos);
+  EXPECT_NE(
+      refusal({lora, {"bias", {{"sites", {"*.self.k"}}}}}).find("method bias trained 2 biases"),
+      std::string::npos);
   EXPECT_FALSE(fs::exists(folder.path() + "/out"));
 }
 
@@ -397,8 +439,10 @@ TEST(PeftExport, NamesTheMethodWhoseVerbsPeftLacks) {
     const std::string text = error_text(ErrorCode::Unsupported, [&] {
       export_peft(adaptation, fixture.model(), "default", "base", "classify", true, "/nowhere");
     });
-    EXPECT_NE(text.find(shift ? "method 0.odd uses Shift at enc.0.self.q" : "holds the tensor enc.0.self.q/own"),
-              std::string::npos) << text;
+    EXPECT_NE(text.find(shift ? "method 0.odd uses Shift at enc.0.self.q"
+                              : "holds the tensor enc.0.self.q/own"),
+              std::string::npos)
+        << text;
   }
 }
 

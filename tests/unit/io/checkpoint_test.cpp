@@ -12,7 +12,9 @@ namespace attune {
 namespace {
 
 NamedTensors sample() {
-  return {{"b", at::arange(4, at::kFloat)}, {"a", at::ones({2, 2}, at::kHalf)}, {"c", at::full({1}, 3, at::kLong)}};
+  return {{"b", at::arange(4, at::kFloat)},
+          {"a", at::ones({2, 2}, at::kHalf)},
+          {"c", at::full({1}, 3, at::kLong)}};
 }
 
 std::string load_error(const TempFolder& folder, ErrorCode code) {
@@ -82,7 +84,8 @@ TEST(Checkpoint, TheSingleFileHasPrecedence) {
   EXPECT_EQ(Checkpoint(folder.path("")).names().size(), 3U);
 }
 
-// Computed with Python: hashlib.sha256 over b"a\0F16 2,2\n" + data, b"b\0F32 4\n" + data, b"c\0I64 1\n" + data.
+// Computed with Python: hashlib.sha256 over b"a\0F16 2,2\n" + data, b"b\0F32 4\n" + data, b"c\0I64
+// 1\n" + data.
 TEST(Checkpoint, DigestIsThatOfTheContentHoweverItIsSplit) {
   const TempFolder folder;
   save_checkpoint(folder.path(""), sample());
@@ -98,17 +101,21 @@ TEST(Checkpoint, DigestIsThatOfTheContentHoweverItIsSplit) {
 TEST(Checkpoint, MissingWeightsNameWhatWasLookedFor) {
   const TempFolder folder;
   EXPECT_EQ(load_error(folder, ErrorCode::NotFound),
-            "loading .: no weights; looked for model.safetensors, model.safetensors.index.json and pytorch_model.bin");
+            "loading .: no weights; looked for model.safetensors, model.safetensors.index.json and "
+            "pytorch_model.bin");
   folder.write("adapter_model.safetensors", "x");
   EXPECT_EQ(load_error(folder, ErrorCode::NotFound),
-            "loading .: no weights; looked for model.safetensors, model.safetensors.index.json and pytorch_model.bin; this "
+            "loading .: no weights; looked for model.safetensors, model.safetensors.index.json and "
+            "pytorch_model.bin; this "
             "folder holds an adapter: pass the base model here and this one with --adapter");
   folder.write("pytorch_model.bin", "x");
   EXPECT_EQ(load_error(folder, ErrorCode::Unsupported),
-            "loading .: the weights are there as pytorch_model.bin only, a pickle, which is not read; convert them with "
+            "loading .: the weights are there as pytorch_model.bin only, a pickle, which is not "
+            "read; convert them with "
             "transformers: AutoModel.from_pretrained(\".\").save_pretrained(\".-safetensors\")");
-  EXPECT_EQ(error_of(folder, ErrorCode::NotFound, [&] { Checkpoint checkpoint(folder.path("none")); }),
-            "loading none: there is no such folder");
+  EXPECT_EQ(
+      error_of(folder, ErrorCode::NotFound, [&] { Checkpoint checkpoint(folder.path("none")); }),
+      "loading none: there is no such folder");
 }
 
 TEST(Checkpoint, UnknownTensorsAreRefusedWithTheNearest) {
@@ -122,7 +129,8 @@ TEST(Checkpoint, UnknownTensorsAreRefusedWithTheNearest) {
 
 std::string index_error(ErrorCode code, std::string_view index) {
   const TempFolder folder;
-  save_safetensors(folder.path("s.safetensors"), {{"a", at::zeros({1})}, {"extra", at::zeros({1})}});
+  save_safetensors(folder.path("s.safetensors"),
+                   {{"a", at::zeros({1})}, {"extra", at::zeros({1})}});
   folder.write("model.safetensors.index.json", index);
   return load_error(folder, code);
 }
@@ -138,22 +146,28 @@ TEST(Checkpoint, IndexesThatDoNotFitAreRefused) {
   EXPECT_EQ(index_error(ErrorCode::Corrupt, R"({"weight_map":{"a":".."}})"),
             file + "weight_map.a: \"..\" is not the name of a file in this folder");
   EXPECT_EQ(index_error(ErrorCode::NotFound, R"({"weight_map":{"a":"t.safetensors"}})"),
-            "loading .: model.safetensors.index.json lists t.safetensors, which is not there; fetch the missing file");
+            "loading .: model.safetensors.index.json lists t.safetensors, which is not there; "
+            "fetch the missing file");
   EXPECT_EQ(index_error(ErrorCode::Corrupt, R"({"weight_map":{"b":"s.safetensors"}})"),
-            "loading .: model.safetensors.index.json puts tensor b into s.safetensors, which does not hold it; the files "
+            "loading .: model.safetensors.index.json puts tensor b into s.safetensors, which does "
+            "not hold it; the files "
             "do not belong together");
-  EXPECT_EQ(index_error(ErrorCode::Corrupt, "{").substr(0, 33), "model.safetensors.index.json:1:2:");
+  EXPECT_EQ(index_error(ErrorCode::Corrupt, "{").substr(0, 33),
+            "model.safetensors.index.json:1:2:");
 }
 
 TEST(Checkpoint, TensorsOutsideTheIndexAreIgnoredWithAWarning) {
   const TempFolder folder;
-  save_safetensors(folder.path("s.safetensors"), {{"a", at::zeros({1})}, {"extra", at::zeros({1})}});
+  save_safetensors(folder.path("s.safetensors"),
+                   {{"a", at::zeros({1})}, {"extra", at::zeros({1})}});
   folder.write("model.safetensors.index.json", R"({"weight_map":{"a":"s.safetensors"}})");
   const Messages messages;
   const Checkpoint checkpoint(folder.path(""));
   EXPECT_EQ(checkpoint.names(), (std::vector<std::string>{"a"}));
   ASSERT_EQ(messages.texts.size(), 1U);
-  EXPECT_NE(messages.texts[0].find("1 tensor(s) that the index does not list here are ignored: extra"), std::string::npos);
+  EXPECT_NE(
+      messages.texts[0].find("1 tensor(s) that the index does not list here are ignored: extra"),
+      std::string::npos);
 }
 
 }  // namespace

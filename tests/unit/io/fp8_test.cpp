@@ -24,7 +24,8 @@ void expect_table(std::string_view dtype, std::string_view digits) {
     if (std::isnan(expected))
       EXPECT_TRUE(std::isnan(values[code])) << dtype << " " << code;
     else
-      EXPECT_EQ(std::bit_cast<uint32_t>(values[code]), std::bit_cast<uint32_t>(expected)) << dtype << " " << code;
+      EXPECT_EQ(std::bit_cast<uint32_t>(values[code]), std::bit_cast<uint32_t>(expected))
+          << dtype << " " << code;
   }
 }
 

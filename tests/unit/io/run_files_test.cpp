@@ -39,7 +39,8 @@ TEST(LogWriter, ResumingDropsWhatCameAfterTheCheckpoint) {
 TEST(LogWriter, ALogOfAnotherRunIsRefused) {
   const TempFolder folder;
   LogWriter log(folder.write("log.jsonl", "{}\n{}\n"));
-  const std::string text = "it has 6 bytes and no record ends there; the log does not belong to this checkpoint";
+  const std::string text =
+      "it has 6 bytes and no record ends there; the log does not belong to this checkpoint";
   EXPECT_EQ(error_of(folder, ErrorCode::Corrupt, [&] { log.truncate_to(7); }),
             "cutting the log log.jsonl back to 7 bytes: " + text);
   EXPECT_EQ(error_of(folder, ErrorCode::Corrupt, [&] { log.truncate_to(2); }),
@@ -56,7 +57,10 @@ TEST(LogWriter, AFullDiskIsAnIoError) {
   const TempFolder folder;
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP();
   LogWriter log("/dev/full");
-  EXPECT_EQ(error_of(folder, ErrorCode::Io, [&] { log.write(Json{{"step", 1}}); }),
+  EXPECT_EQ(error_of(folder, ErrorCode::Io,
+                     [&] {
+                       log.write(Json{{"step", 1}});
+                     }),
             "writing the log /dev/full: No space left on device");
 }
 

@@ -64,10 +64,12 @@ TEST(SafetensorsHeader, ShortAndForeignFilesAreRefused) {
 
 TEST(SafetensorsHeader, OversizedHeadersAreRefusedBeforeAnyReading) {
   EXPECT_EQ(refusal(from_hex("01e1f50500000000") + "{}"),
-            "f: a header of 100000001 bytes is claimed, 100000000 is the limit; this is not a safetensors file, or it is "
+            "f: a header of 100000001 bytes is claimed, 100000000 is the limit; this is not a "
+            "safetensors file, or it is "
             "damaged");
   EXPECT_EQ(refusal(from_hex("ffffffffffffffff") + "{}"),
-            "f: a header of 18446744073709551615 bytes is claimed, 100000000 is the limit; this is not a safetensors "
+            "f: a header of 18446744073709551615 bytes is claimed, 100000000 is the limit; this is "
+            "not a safetensors "
             "file, or it is damaged");
   EXPECT_EQ(refusal(from_hex("0300000000000000") + "{}"),
             "f: the header takes 3 bytes, but only 2 follow; the file is cut off, fetch it again");
@@ -78,27 +80,35 @@ TEST(SafetensorsHeader, OnlySpacesMayFollowTheObject) {
   EXPECT_EQ(refusal("{}\n", 0), text);
   EXPECT_EQ(refusal(std::string_view("{}\0 ", 4), 0), text);
   EXPECT_EQ(refusal(std::string_view("{}\0}", 4), 0), text);
-  EXPECT_TRUE(starts_with(refusal("{}}", 0), "f: byte 3 of the header is not valid JSON: ")) << refusal("{}}", 0);
-  EXPECT_TRUE(starts_with(refusal("{\"\xff\":1}", 0), "f: byte 3 of the header is not valid JSON: "));
+  EXPECT_TRUE(starts_with(refusal("{}}", 0), "f: byte 3 of the header is not valid JSON: "))
+      << refusal("{}}", 0);
+  EXPECT_TRUE(
+      starts_with(refusal("{\"\xff\":1}", 0), "f: byte 3 of the header is not valid JSON: "));
 }
 
 TEST(SafetensorsHeader, RepeatedKeysAreRefused) {
   const std::string one = R"("a":{"dtype":"F32","shape":[],"data_offsets":[0,4]})";
   EXPECT_EQ(refusal("{" + one + "," + one + "}", 4), R"(f: header: key "a" is given twice)");
-  EXPECT_EQ(refusal(R"({"__metadata__":{},"__metadata__":{}})", 0), R"(f: header: key "__metadata__" is given twice)");
-  EXPECT_EQ(refusal(R"({"__metadata__":{"x":"1","x":"1"}})", 0), R"(f: header, __metadata__: key "x" is given twice)");
+  EXPECT_EQ(refusal(R"({"__metadata__":{},"__metadata__":{}})", 0),
+            R"(f: header: key "__metadata__" is given twice)");
+  EXPECT_EQ(refusal(R"({"__metadata__":{"x":"1","x":"1"}})", 0),
+            R"(f: header, __metadata__: key "x" is given twice)");
   EXPECT_EQ(refusal(R"({"a":{"dtype":"F32","dtype":"F32","shape":[],"data_offsets":[0,4]}})", 4),
             R"(f: tensor a: key "dtype" is given twice)");
 }
 
 TEST(SafetensorsHeader, ValuesOfTheWrongKindAreRefused) {
-  EXPECT_EQ(refusal(R"({"__metadata__":{"x":1}})", 0), "f: header, __metadata__.x: expected a string, found 1");
+  EXPECT_EQ(refusal(R"({"__metadata__":{"x":1}})", 0),
+            "f: header, __metadata__.x: expected a string, found 1");
   EXPECT_EQ(refusal(R"({"__metadata__":{"x":{}}})", 0),
             "f: header, __metadata__.x: expected a string, found an object");
-  EXPECT_EQ(refusal(R"({"__metadata__":null})", 0), "f: header, __metadata__: expected an object, found null");
+  EXPECT_EQ(refusal(R"({"__metadata__":null})", 0),
+            "f: header, __metadata__: expected an object, found null");
   EXPECT_EQ(refusal(R"({"a":[1]})", 0), "f: header, a: expected an object, found an array");
-  EXPECT_EQ(refusal(R"({"a":{"dtype":true}})", 0), "f: header, tensor a, dtype: expected a string, found a boolean");
-  EXPECT_EQ(refusal(R"({"a":{"shape":"x"}})", 0), "f: header, tensor a, shape: expected an array, found \"x\"");
+  EXPECT_EQ(refusal(R"({"a":{"dtype":true}})", 0),
+            "f: header, tensor a, dtype: expected a string, found a boolean");
+  EXPECT_EQ(refusal(R"({"a":{"shape":"x"}})", 0),
+            "f: header, tensor a, shape: expected an array, found \"x\"");
   EXPECT_EQ(refusal(R"({"a":{"shape":[-1]}})", 0),
             "f: header, tensor a, shape: expected a whole number from 0, found a negative number");
   EXPECT_EQ(refusal(R"({"a":{"shape":[1.5]}})", 0),
@@ -108,9 +118,11 @@ TEST(SafetensorsHeader, ValuesOfTheWrongKindAreRefused) {
 }
 
 TEST(SafetensorsHeader, EntriesMustBeComplete) {
-  EXPECT_EQ(refusal(R"({"a":{"dtype":"F32","shape":[]}})", 0), "f: tensor a: data_offsets is missing");
+  EXPECT_EQ(refusal(R"({"a":{"dtype":"F32","shape":[]}})", 0),
+            "f: tensor a: data_offsets is missing");
   EXPECT_EQ(refusal(R"({"a":{}})", 0), "f: tensor a: dtype is missing");
-  EXPECT_EQ(refusal(R"({"a":{"dtype":"F32","data_offsets":[0,4]}})", 4), "f: tensor a: shape is missing");
+  EXPECT_EQ(refusal(R"({"a":{"dtype":"F32","data_offsets":[0,4]}})", 4),
+            "f: tensor a: shape is missing");
   EXPECT_EQ(refusal(R"({"a":{"stride":[1]}})", 0),
             R"(f: tensor a: unknown key "stride"; expected dtype, shape and data_offsets)");
   EXPECT_EQ(refusal(entry("F33", "[1]", "[0,4]"), 4),
@@ -120,12 +132,15 @@ TEST(SafetensorsHeader, EntriesMustBeComplete) {
 TEST(SafetensorsHeader, OffsetsMustFitDtypeShapeAndFile) {
   EXPECT_EQ(refusal(entry("F32", "[2]", "[0,8,9]"), 8),
             "f: tensor a: data_offsets [0, 8, 9] are not a begin and an end");
-  EXPECT_EQ(refusal(entry("F32", "[2]", "[8,0]"), 8), "f: tensor a: data_offsets [8, 0] are not a begin and an end");
+  EXPECT_EQ(refusal(entry("F32", "[2]", "[8,0]"), 8),
+            "f: tensor a: data_offsets [8, 0] are not a begin and an end");
   EXPECT_EQ(refusal(entry("F32", "[2]", "[0,8]"), 7),
-            "f: tensor a ends at byte 8 of the data, which has 7 bytes; the file is cut off or damaged, fetch it again");
+            "f: tensor a ends at byte 8 of the data, which has 7 bytes; the file is cut off or "
+            "damaged, fetch it again");
   EXPECT_EQ(refusal(entry("F64", "[2]", "[0,8]"), 8),
             "f: tensor a: shape [2] of F64 takes 16 bytes, its data_offsets [0, 8] hold 8");
-  EXPECT_EQ(refusal(entry("F4", "[3]", "[0,1]"), 1), "f: tensor a: shape [3] of F4 does not end on a whole byte");
+  EXPECT_EQ(refusal(entry("F4", "[3]", "[0,1]"), 1),
+            "f: tensor a: shape [3] of F4 does not end on a whole byte");
   EXPECT_EQ(refusal(entry("F4", "[4]", "[0,2]"), 2), "accepted");
 }
 
@@ -138,22 +153,27 @@ TEST(SafetensorsHeader, ProductsThatOverflowAreRefused) {
             "f: tensor a: shape [4294967296, 4294967296, 0] of F32 overflows a 64-bit size");
   EXPECT_EQ(refusal(entry("U8", "[18446744073709551615]", "[0,0]"), 0),
             "f: tensor a: dimension 18446744073709551615 does not fit a 64-bit size");
-  EXPECT_EQ(refusal(entry("U8", "[18446744073709551616]", "[0,0]"), 0),
-            "f: header, tensor a, shape: expected a whole number from 0, found 18446744073709551616");
+  EXPECT_EQ(
+      refusal(entry("U8", "[18446744073709551616]", "[0,0]"), 0),
+      "f: header, tensor a, shape: expected a whole number from 0, found 18446744073709551616");
 }
 
 std::string two(std::string_view first, std::string_view second) {
-  return format(R"({{"a":{{"dtype":"U8","shape":[4],"data_offsets":{}}},"b":{{"dtype":"U8","shape":[4],"data_offsets":{}}}}})",
-                first, second);
+  return format(
+      R"({{"a":{{"dtype":"U8","shape":[4],"data_offsets":{}}},"b":{{"dtype":"U8","shape":[4],"data_offsets":{}}}}})",
+      first, second);
 }
 
 TEST(SafetensorsHeader, DataMustBeCoveredExactlyOnce) {
   EXPECT_EQ(refusal(two("[4,8]", "[0,4]"), 8), "accepted");
   EXPECT_EQ(refusal(two("[0,4]", "[3,7]"), 7), "f: tensors a and b overlap in data bytes 3 to 4");
   EXPECT_EQ(refusal(two("[0,4]", "[0,4]"), 4), "f: tensors a and b overlap in data bytes 0 to 4");
-  EXPECT_EQ(refusal(two("[0,4]", "[5,9]"), 9), "f: data bytes 4 to 5, before tensor b, belong to no tensor");
-  EXPECT_EQ(refusal(two("[5,9]", "[1,5]"), 9), "f: data bytes 0 to 1, before tensor b, belong to no tensor");
-  EXPECT_EQ(refusal(two("[0,4]", "[4,8]"), 9), "f: the tensors end at data byte 8, but the file goes on to 9");
+  EXPECT_EQ(refusal(two("[0,4]", "[5,9]"), 9),
+            "f: data bytes 4 to 5, before tensor b, belong to no tensor");
+  EXPECT_EQ(refusal(two("[5,9]", "[1,5]"), 9),
+            "f: data bytes 0 to 1, before tensor b, belong to no tensor");
+  EXPECT_EQ(refusal(two("[0,4]", "[4,8]"), 9),
+            "f: the tensors end at data byte 8, but the file goes on to 9");
 }
 
 TEST(SafetensorsHeader, AFileCutAtAnyByteIsRefused) {
@@ -192,11 +212,21 @@ TEST(SafetensorsHeader, TwentyThousandDamagedFilesNeverCrash) {
     for (int change = 0; change < changes; ++change) {
       const size_t at = random() % file.size();
       switch (random() % 5) {
-        case 0: file[at] = static_cast<char>(random()); break;
-        case 1: file[at] = pieces[random() % pieces.size()]; break;
-        case 2: file.erase(at, 1 + random() % 8); break;
-        case 3: file.insert(at, file.substr(random() % file.size(), random() % 24)); break;
-        default: file[random() % 8] = static_cast<char>(random()); break;
+        case 0:
+          file[at] = static_cast<char>(random());
+          break;
+        case 1:
+          file[at] = pieces[random() % pieces.size()];
+          break;
+        case 2:
+          file.erase(at, 1 + random() % 8);
+          break;
+        case 3:
+          file.insert(at, file.substr(random() % file.size(), random() % 24));
+          break;
+        default:
+          file[random() % 8] = static_cast<char>(random());
+          break;
       }
       if (file.empty()) file = "x";
     }

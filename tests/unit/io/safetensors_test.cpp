@@ -73,7 +73,8 @@ TEST(SafetensorsFile, UnsignedIntegersAreWidened) {
 TEST(SafetensorsFile, EightBitFloatsAreDecoded) {
   const TempFolder folder;
   const SafetensorsFile file(folder.write(
-      "f", safetensors_bytes(R"({"a":{"dtype":"F8_E4M3","shape":[2,1],"data_offsets":[0,2]}})", "\x38\xb8")));
+      "f", safetensors_bytes(R"({"a":{"dtype":"F8_E4M3","shape":[2,1],"data_offsets":[0,2]}})",
+                             "\x38\xb8")));
   expect_same(file.tensor("a"), at::tensor({1.0f, -1.0f}).view({2, 1}), "a");
 }
 
@@ -83,7 +84,9 @@ TEST(SafetensorsFile, UnalignedTensorsAreCopied) {
     const TempFolder folder;
     const SafetensorsFile file(folder.write(
         "f", safetensors_bytes(R"({"b":{"dtype":"BOOL","shape":[1],"data_offsets":[0,1]},)"
-                               R"("a":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}})" + padding, data)));
+                               R"("a":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}})" +
+                                   padding,
+                               data)));
     const at::Tensor a = file.tensor("a");
     EXPECT_EQ(reinterpret_cast<uintptr_t>(a.data_ptr()) % 4, 0U);
     EXPECT_EQ(a.item<float>(), 1.0f);
@@ -109,16 +112,24 @@ TEST(SafetensorsFile, TensorsAreViewsOfOneMapping) {
 TEST(SafetensorsFile, RefusalsNameTheTensor) {
   EXPECT_EQ(file_error(ErrorCode::NotFound, from_hex(kEveryDtype), "f31").substr(0, 53),
             "f.safetensors: there is no tensor \"f31\"; did you mean");
-  EXPECT_EQ(file_error(ErrorCode::Corrupt,
-                       safetensors_bytes(R"({"a":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]}})", "\x01\x02"), "a"),
-            "f.safetensors: tensor a: a BOOL byte is 2; only 0 and 1 are allowed");
-  EXPECT_EQ(file_error(ErrorCode::Unsupported,
-                       safetensors_bytes(R"({"a":{"dtype":"U64","shape":[1],"data_offsets":[0,8]}})",
-                                         from_hex("0000000000000080")), "a"),
-            "f.safetensors: tensor a: element 0 is 9223372036854775808; unsigned values from 2^63 cannot be held");
-  EXPECT_EQ(file_error(ErrorCode::Unsupported,
-                       safetensors_bytes(R"({"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}})", "x"), "a"),
-            "f.safetensors: tensor a: dtype F4 is not supported; convert the file to F16, BF16 or F32");
+  EXPECT_EQ(
+      file_error(ErrorCode::Corrupt,
+                 safetensors_bytes(R"({"a":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]}})",
+                                   "\x01\x02"),
+                 "a"),
+      "f.safetensors: tensor a: a BOOL byte is 2; only 0 and 1 are allowed");
+  EXPECT_EQ(
+      file_error(ErrorCode::Unsupported,
+                 safetensors_bytes(R"({"a":{"dtype":"U64","shape":[1],"data_offsets":[0,8]}})",
+                                   from_hex("0000000000000080")),
+                 "a"),
+      "f.safetensors: tensor a: element 0 is 9223372036854775808; unsigned values from 2^63 cannot "
+      "be held");
+  EXPECT_EQ(
+      file_error(ErrorCode::Unsupported,
+                 safetensors_bytes(R"({"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}})", "x"),
+                 "a"),
+      "f.safetensors: tensor a: dtype F4 is not supported; convert the file to F16, BF16 or F32");
   EXPECT_EQ(file_error(ErrorCode::Corrupt, "{}"),
             "f.safetensors: 2 bytes are too few for a safetensors file; fetch it again");
   const TempFolder folder;
@@ -136,9 +147,11 @@ TEST(SafetensorsFile, EveryTensorOfADamagedFileIsReadableOrRefused) {
     const std::string path = folder.write("f", content);
     try {
       const SafetensorsFile file(path);
-      for (const TensorInfo& info : file.tensors()) EXPECT_EQ(file.tensor(info.name).sizes().vec(), info.shape);
+      for (const TensorInfo& info : file.tensors())
+        EXPECT_EQ(file.tensor(info.name).sizes().vec(), info.shape);
     } catch (const Error& error) {
-      EXPECT_TRUE(error.code() == ErrorCode::Corrupt || error.code() == ErrorCode::Unsupported) << error.what();
+      EXPECT_TRUE(error.code() == ErrorCode::Corrupt || error.code() == ErrorCode::Unsupported)
+          << error.what();
     }
     std::filesystem::remove(path);
   }
@@ -187,9 +200,11 @@ TEST(SaveSafetensors, NothingToSaveIsAFileWithoutTensors) {
 
 TEST(SaveSafetensors, WhatTheFormatCannotHoldIsRefused) {
   const at::Tensor x = at::zeros({4});
-  EXPECT_EQ(save_error({{"a", x}, {"a", at::zeros({1})}}), "writing f: tensor \"a\" is given twice");
+  EXPECT_EQ(save_error({{"a", x}, {"a", at::zeros({1})}}),
+            "writing f: tensor \"a\" is given twice");
   EXPECT_EQ(save_error({{"a", at::Tensor()}}), "writing f: tensor \"a\" has no value");
-  EXPECT_EQ(save_error({{"__metadata__", x}}), "writing f: \"__metadata__\" cannot be a tensor's name");
+  EXPECT_EQ(save_error({{"__metadata__", x}}),
+            "writing f: \"__metadata__\" cannot be a tensor's name");
   EXPECT_EQ(save_error({{"\xff", x}}), "writing f: \"\xff\" cannot be a tensor's name");
   EXPECT_EQ(save_error({{"a", at::zeros({1}, at::kComplexDouble)}}),
             "writing f: tensor \"a\" is of type ComplexDouble, which the format cannot hold");

@@ -64,7 +64,8 @@ std::vector<Source> read_sources() {
     const std::string path = fs::relative(entry.path(), kRoot / "src").string();
     sources.push_back({path, layer_of(path), read_lines(entry.path())});
   }
-  std::sort(sources.begin(), sources.end(), [](const Source& a, const Source& b) { return a.path < b.path; });
+  std::sort(sources.begin(), sources.end(),
+            [](const Source& a, const Source& b) { return a.path < b.path; });
   return sources;
 }
 
@@ -76,10 +77,15 @@ std::string included(const std::string& line) {
   return begin == std::string::npos || end <= begin ? "" : line.substr(begin + 1, end - begin - 1);
 }
 
-/// A line without its // comment. Good enough here: our sources hold no // inside the strings that matter.
-std::string code_of(const std::string& line) { return line.substr(0, line.find("//")); }
+/// A line without its // comment. Good enough here: our sources hold no // inside the strings that
+/// matter.
+std::string code_of(const std::string& line) {
+  return line.substr(0, line.find("//"));
+}
 
-std::string place(const Source& source, size_t line) { return "src/" + source.path + ":" + std::to_string(line + 1); }
+std::string place(const Source& source, size_t line) {
+  return "src/" + source.path + ":" + std::to_string(line + 1);
+}
 
 TEST(Layers, ThisTestSeesTheSources) {
   EXPECT_GT(read_sources().size(), 30U);
@@ -93,9 +99,11 @@ TEST(Layers, ThisTestSeesTheSources) {
 TEST(Layers, EveryFolderHasALayer) {
   const std::map<std::string, std::set<std::string>> layers = read_layers();
   for (const Source& source : read_sources())
-    EXPECT_TRUE(layers.count(source.layer)) << "src/" << source.path << ": add " << source.layer << " to cmake/layers.txt";
+    EXPECT_TRUE(layers.count(source.layer))
+        << "src/" << source.path << ": add " << source.layer << " to cmake/layers.txt";
   for (const auto& [layer, allowed] : layers)
-    for (const std::string& other : allowed) EXPECT_TRUE(layers.count(other)) << "layers.txt: " << layer << ": " << other;
+    for (const std::string& other : allowed)
+      EXPECT_TRUE(layers.count(other)) << "layers.txt: " << layer << ": " << other;
 }
 
 TEST(Layers, AllowedFoldersHaveNoCycle) {
@@ -104,8 +112,10 @@ TEST(Layers, AllowedFoldersHaveNoCycle) {
   // Each pass settles the layers that use settled ones only; a cycle never settles.
   for (size_t pass = 0; pass < layers.size(); ++pass)
     for (const auto& [layer, allowed] : layers)
-      if (std::includes(done.begin(), done.end(), allowed.begin(), allowed.end())) done.insert(layer);
-  for (const auto& [layer, allowed] : layers) EXPECT_TRUE(done.count(layer)) << layer << " is in a cycle, or uses one";
+      if (std::includes(done.begin(), done.end(), allowed.begin(), allowed.end()))
+        done.insert(layer);
+  for (const auto& [layer, allowed] : layers)
+    EXPECT_TRUE(done.count(layer)) << layer << " is in a cycle, or uses one";
 }
 
 TEST(Layers, IncludesStayWithinTheAllowedFolders) {
@@ -118,26 +128,32 @@ TEST(Layers, IncludesStayWithinTheAllowedFolders) {
       if (name.find('/') == std::string::npos || !fs::exists(kRoot / "src" / name)) continue;
       const std::string layer = layer_of(name);
       EXPECT_TRUE(layer == source.layer || allowed->second.count(layer))
-          << place(source, i) << ": " << source.layer << " may not include " << name << "; see cmake/layers.txt";
+          << place(source, i) << ": " << source.layer << " may not include " << name
+          << "; see cmake/layers.txt";
     }
   }
 }
 
 TEST(Sources, BannedHeadersAreNotIncluded) {
-  const std::set<std::string> banned{"regex", "iostream", "torch/torch.h", "torch/nn.h", "torch/optim.h", "torch/all.h"};
+  const std::set<std::string> banned{"regex",      "iostream",      "torch/torch.h",
+                                     "torch/nn.h", "torch/optim.h", "torch/all.h"};
   for (const Source& source : read_sources())
     for (size_t i = 0; i < source.lines.size(); ++i)
-      EXPECT_FALSE(banned.count(included(source.lines[i]))) << place(source, i) << ": " << source.lines[i];
+      EXPECT_FALSE(banned.count(included(source.lines[i])))
+          << place(source, i) << ": " << source.lines[i];
 }
 
 TEST(Sources, HeavyHeadersAreIncludedByTensorTorchOnly) {
   for (const Source& source : read_sources()) {
-    const bool header = source.path.size() > 2 && source.path.substr(source.path.size() - 2) == ".h";
+    const bool header =
+        source.path.size() > 2 && source.path.substr(source.path.size() - 2) == ".h";
     for (size_t i = 0; i < source.lines.size(); ++i) {
       const std::string name = included(source.lines[i]);
       const bool heavy = name == "ATen/ATen.h" || name.rfind("torch/csrc/", 0) == 0;
-      EXPECT_TRUE(!heavy || source.layer == "tensor") << place(source, i) << ": include tensor/torch.h instead";
-      EXPECT_FALSE(header && name == "tensor/torch.h") << place(source, i) << ": only .cpp files include tensor/torch.h";
+      EXPECT_TRUE(!heavy || source.layer == "tensor")
+          << place(source, i) << ": include tensor/torch.h instead";
+      EXPECT_FALSE(header && name == "tensor/torch.h")
+          << place(source, i) << ": only .cpp files include tensor/torch.h";
     }
   }
 }
@@ -147,7 +163,8 @@ TEST(Sources, KernelsSeeNoLibTorch) {
     if (source.layer != "kernels") continue;
     for (size_t i = 0; i < source.lines.size(); ++i) {
       const std::string name = included(source.lines[i]);
-      EXPECT_FALSE(name.rfind("ATen/", 0) == 0 || name.rfind("torch/", 0) == 0 || name.rfind("c10/", 0) == 0)
+      EXPECT_FALSE(name.rfind("ATen/", 0) == 0 || name.rfind("torch/", 0) == 0 ||
+                   name.rfind("c10/", 0) == 0)
           << place(source, i) << ": " << name;
     }
   }
@@ -155,8 +172,8 @@ TEST(Sources, KernelsSeeNoLibTorch) {
 
 TEST(Sources, MatrixProductsOfLibTorchAreNotCalled) {
   // They end in whatever BLAS is installed; attune::matmul is the way.
-  const std::vector<std::string> banned{"at::matmul", "at::mm(", "at::bmm", "at::linear(", "at::einsum",
-                                        ".matmul(",   ".mm(",    ".bmm("};
+  const std::vector<std::string> banned{"at::matmul", "at::mm(",  "at::bmm", "at::linear(",
+                                        "at::einsum", ".matmul(", ".mm(",    ".bmm("};
   for (const Source& source : read_sources())
     for (size_t i = 0; i < source.lines.size(); ++i)
       for (const std::string& call : banned)
@@ -166,13 +183,15 @@ TEST(Sources, MatrixProductsOfLibTorchAreNotCalled) {
 
 TEST(Sources, FilesStayShort) {
   for (const Source& source : read_sources())
-    EXPECT_LE(source.lines.size(), static_cast<size_t>(kMostLines)) << "src/" << source.path << ": split this file";
+    EXPECT_LE(source.lines.size(), static_cast<size_t>(kMostLines))
+        << "src/" << source.path << ": split this file";
 }
 
 TEST(Sources, HeadersAreGuarded) {
   for (const Source& source : read_sources()) {
     if (source.path.substr(source.path.size() - 2) != ".h") continue;
-    EXPECT_NE(std::find(source.lines.begin(), source.lines.end(), "#pragma once"), source.lines.end())
+    EXPECT_NE(std::find(source.lines.begin(), source.lines.end(), "#pragma once"),
+              source.lines.end())
         << "src/" << source.path << ": #pragma once is missing";
   }
 }

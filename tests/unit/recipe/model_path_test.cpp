@@ -27,7 +27,8 @@ TEST(FindModel, LooksAtDirectoriesThenModelsThenTheCache) {
 TEST(FindModel, TheCacheIsUnderTheHomeFolderByDefault) {
   const TempFolder folder;
   folder.write(".cache/huggingface/hub/models--m/snapshots/r1/config.json", "{}");
-  const Variable hf("HF_HOME", nullptr), models("ATTUNE_MODELS", nullptr), home("HOME", folder.path().c_str());
+  const Variable hf("HF_HOME", nullptr), models("ATTUNE_MODELS", nullptr),
+      home("HOME", folder.path().c_str());
   EXPECT_EQ(find_model("m"), folder.file(".cache/huggingface/hub/models--m/snapshots/r1"));
 }
 
@@ -37,7 +38,8 @@ TEST(FindModel, WhatIsNotThereIsReportedWithThePlaces) {
   EXPECT_EQ(error_text(ErrorCode::NotFound, [] { find_model("org/none"); }),
             "looking for the model \"org/none\": no such directory; looked at org/none, " +
                 folder.file("hf/hub/models--org--none/snapshots") +
-                " ($ATTUNE_MODELS is not set). Nothing is downloaded: put the model in a directory and pass its path");
+                " ($ATTUNE_MODELS is not set). Nothing is downloaded: put the model in a directory "
+                "and pass its path");
   EXPECT_EQ(error_text(ErrorCode::BadInput, [] { find_model(""); }),
             "looking for a model: its name is empty; pass a directory or a name");
 }

@@ -66,9 +66,9 @@ TEST(YamlLimits, AValueLeftOutIsPlacedAtItsKey) {
 }
 
 TEST(ToYaml, WritesBlocksAndQuotesOnlyWhatNeedsIt) {
-  const Json value =
-      Json::parse(R"({"model":"models/x","betas":[0.9,0.999],"methods":[{"lora":{"rank":8}},"bias"],)"
-                  R"("eval":"10%","empty":{},"none":[],"n":"8","yes":"yes","eps":1e-08})");
+  const Json value = Json::parse(
+      R"({"model":"models/x","betas":[0.9,0.999],"methods":[{"lora":{"rank":8}},"bias"],)"
+      R"("eval":"10%","empty":{},"none":[],"n":"8","yes":"yes","eps":1e-08})");
   EXPECT_EQ(to_yaml(value),
             "model: models/x\nbetas: [0.9, 0.999]\nmethods:\n  - lora:\n      rank: 8\n  - bias\n"
             "eval: 10%\nempty: {}\nnone: []\n\"n\": \"8\"\n\"yes\": \"yes\"\neps: 1e-08\n");

@@ -43,7 +43,8 @@ ProgressView sample() {
 
 TEST(ProgressLine, ShowsEverythingThatIsKnown) {
   EXPECT_EQ(progress_line(sample(), 0),
-            "[============>           ]   50%  step 1,200  loss 0.4312  12,345 tokens/s  ETA 1m05s  1.5 GiB");
+            "[============>           ]   50%  step 1,200  loss 0.4312  12,345 tokens/s  ETA 1m05s "
+            " 1.5 GiB");
 }
 
 TEST(ProgressLine, FullBarHasNoHead) {
@@ -59,7 +60,8 @@ TEST(ProgressLine, UnknownTotalHasNoBarPercentOrEta) {
 }
 
 TEST(ProgressLine, NarrowTerminalsLoseTheBarFirst) {
-  EXPECT_EQ(progress_line(sample(), 79), " 50%  step 1,200  loss 0.4312  12,345 tokens/s  ETA 1m05s  1.5 GiB");
+  EXPECT_EQ(progress_line(sample(), 79),
+            " 50%  step 1,200  loss 0.4312  12,345 tokens/s  ETA 1m05s  1.5 GiB");
   EXPECT_EQ(progress_line(sample(), 10), " 50%  step");
 }
 
@@ -104,7 +106,8 @@ TEST(Progress, TerminalLineIsRedrawnInPlaceAndThrottled) {
     progress.hide();
   }
   EXPECT_EQ(paper.text(),
-            "\rstep 1  loss 1.0000\x1b[K\rstep 3  loss 1.0000\x1b[K\r\x1b[K\rstep 3  loss 1.0000\x1b[K\n");
+            "\rstep 1  loss 1.0000\x1b[K\rstep 3  loss 1.0000\x1b[K\r\x1b[K\rstep 3  loss "
+            "1.0000\x1b[K\n");
 }
 
 TEST(Progress, LossIsSmoothedWithoutBiasAtTheStart) {
@@ -136,7 +139,8 @@ TEST(Progress, LoadingTimeDoesNotCount) {
   progress.begin(0.5);
   now = 110;
   progress.update(60, 0.75, 1.0, 1000, -1);
-  EXPECT_EQ(paper.text(), "[==================>     ]   75%  step 60  loss 1.0000  100 tokens/s  ETA 10s\n");
+  EXPECT_EQ(paper.text(),
+            "[==================>     ]   75%  step 60  loss 1.0000  100 tokens/s  ETA 10s\n");
 }
 
 TEST(Progress, AFileIsNoTerminal) {

@@ -28,7 +28,8 @@ class EventFolder : public ::testing::Test {
   std::string path_;
 };
 
-// Both vectors were computed from the definitions of TFRecord and event.proto, apart from this code.
+// Both vectors were computed from the definitions of TFRecord and event.proto, apart from this
+// code.
 TEST(TensorBoard, FirstRecordEqualsTheReferenceBytes) {
   EXPECT_EQ(hex(tfrecord(version_event(1.0))),
             "1800000000000000a37f4b2209000000000000f03f1a0d627261696e2e4576656e743a3286bf577a");
@@ -36,7 +37,8 @@ TEST(TensorBoard, FirstRecordEqualsTheReferenceBytes) {
 
 TEST(TensorBoard, ScalarRecordEqualsTheReferenceBytes) {
   EXPECT_EQ(hex(tfrecord(scalar_event("train/loss", 10, 0.5, 2.0))),
-            "200000000000000029eda950090000000000000040100a2a130a110a0a747261696e2f6c6f7373150000003f4da05bd9");
+            "200000000000000029eda950090000000000000040100a2a130a110a0a747261696e2f6c6f737315000000"
+            "3f4da05bd9");
 }
 
 TEST(TensorBoard, LargeStepsTakeSeveralVarintBytes) {
@@ -78,7 +80,8 @@ TEST(TensorBoard, MissingFolderIsAnIoError) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::Io);
-    EXPECT_TRUE(starts_with(error.what(), "creating /nonexistent/attune/events.out.tfevents.")) << error.what();
+    EXPECT_TRUE(starts_with(error.what(), "creating /nonexistent/attune/events.out.tfevents."))
+        << error.what();
   }
 }
 

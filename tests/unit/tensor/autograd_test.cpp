@@ -13,7 +13,8 @@ namespace {
 Tensor random_matrix(uint64_t key, int64_t rows, int64_t cols, at::ScalarType type = at::kDouble) {
   const Stream64 stream(key);
   Tensor x = at::empty({rows, cols}, at::kDouble);
-  for (int64_t i = 0; i < x.numel(); ++i) static_cast<double*>(x.data_ptr())[i] = stream.normal(static_cast<uint64_t>(i));
+  for (int64_t i = 0; i < x.numel(); ++i)
+    static_cast<double*>(x.data_ptr())[i] = stream.normal(static_cast<uint64_t>(i));
   return x.to(type);
 }
 
@@ -34,7 +35,9 @@ Tensor naive(const Tensor& a, const Tensor& b, bool ta, bool tb) {
   return c;
 }
 
-double worst(const Tensor& a, const Tensor& b) { return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>(); }
+double worst(const Tensor& a, const Tensor& b) {
+  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
 
 TEST(Matmul, ProductAndGradientsEqualTheNaiveOnes) {
   for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
@@ -85,7 +88,9 @@ TEST(Record, NothingIsRecordedWhenNoInputAsks) {
   {
     at::NoGradGuard no_grad;
     EXPECT_FALSE(wants_gradient(leaf));
-    EXPECT_FALSE(record(leaf.detach() + 1.0, {leaf}, "test", [](const Tensors& g) { return g; }).requires_grad());
+    EXPECT_FALSE(record(leaf.detach() + 1.0, {leaf}, "test", [](const Tensors& g) {
+                   return g;
+                 }).requires_grad());
   }
   EXPECT_EQ(calls, 0);
 }

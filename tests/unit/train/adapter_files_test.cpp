@@ -23,7 +23,8 @@ class AdapterFiles : public ::testing::Test {
   std::string load_error(ErrorCode code, const std::string& fingerprint = "") {
     const std::unique_ptr<Model> other = tiny_model();
     Adaptation loaded(*other, registry_, 1);
-    return error_text(code, [&] { load_adapter(loaded, "default", folder_.file("adapter"), fingerprint); });
+    return error_text(
+        code, [&] { load_adapter(loaded, "default", folder_.file("adapter"), fingerprint); });
   }
   /// Rewrites attune.json.
   template <class Change>
@@ -34,7 +35,9 @@ class AdapterFiles : public ::testing::Test {
     write_file_atomic(path, json.dump());
   }
   /// Rewrites attune.safetensors.
-  void save_tensors(NamedTensors tensors) { save_safetensors(folder_.file("adapter/attune.safetensors"), tensors); }
+  void save_tensors(NamedTensors tensors) {
+    save_safetensors(folder_.file("adapter/attune.safetensors"), tensors);
+  }
 
   TempFolder folder_;
   Registry<Tuner> registry_;
@@ -65,27 +68,33 @@ TEST_F(AdapterFiles, SavingAgainReplacesTheFolder) {
 
 TEST_F(AdapterFiles, AnotherBaseModelIsRefusedWithBothFingerprints) {
   const std::string text = load_error(ErrorCode::BadInput, std::string(64, 'b'));
-  EXPECT_NE(text.find("it was trained on tiny (tensors' SHA-256 aaaaaaaaaaaaaaaa...)"), std::string::npos) << text;
+  EXPECT_NE(text.find("it was trained on tiny (tensors' SHA-256 aaaaaaaaaaaaaaaa...)"),
+            std::string::npos)
+      << text;
   EXPECT_NE(text.find("bbbbbbbbbbbbbbbb..."), std::string::npos) << text;
 }
 
 TEST_F(AdapterFiles, AMissingFolderIsNotFound) {
-  const std::string text = error_text(ErrorCode::NotFound, [&] { read_adapter_card(folder_.file("nowhere")); });
+  const std::string text =
+      error_text(ErrorCode::NotFound, [&] { read_adapter_card(folder_.file("nowhere")); });
   EXPECT_NE(text.find("nowhere/attune.json"), std::string::npos) << text;
 }
 
 TEST_F(AdapterFiles, ACardOfAnotherFormatOrVersionIsRefused) {
   change_card([](Json& json) { json["version"] = 2; });
-  EXPECT_NE(load_error(ErrorCode::Unsupported).find("version 2 of the adapter format; this build reads version 1"),
+  EXPECT_NE(load_error(ErrorCode::Unsupported)
+                .find("version 2 of the adapter format; this build reads version 1"),
             std::string::npos);
   change_card([](Json& json) { json["format"] = "other"; });
-  EXPECT_NE(load_error(ErrorCode::Corrupt).find("\"format\" is not \"attune-adapter\""), std::string::npos);
+  EXPECT_NE(load_error(ErrorCode::Corrupt).find("\"format\" is not \"attune-adapter\""),
+            std::string::npos);
 }
 
 TEST_F(AdapterFiles, ACardWithoutAKeySaysWhich) {
   change_card([](Json& json) { json.erase("methods"); });
   const std::string text = load_error(ErrorCode::Corrupt);
-  EXPECT_NE(text.find("attune.json: a key is missing or of the wrong type"), std::string::npos) << text;
+  EXPECT_NE(text.find("attune.json: a key is missing or of the wrong type"), std::string::npos)
+      << text;
   EXPECT_NE(text.find("methods"), std::string::npos) << text;
 }
 
@@ -93,14 +102,18 @@ TEST_F(AdapterFiles, TensorsThatDoNotFitAreNamed) {
   const NamedTensors good = adaptation_.tensors("default");
   NamedTensors less(good.begin() + 1, good.end()), more = good, other = good;
   save_tensors(less);
-  EXPECT_NE(load_error(ErrorCode::Corrupt).find("1 tensor(s) are missing, the first is " + good[0].first),
-            std::string::npos);
+  EXPECT_NE(
+      load_error(ErrorCode::Corrupt).find("1 tensor(s) are missing, the first is " + good[0].first),
+      std::string::npos);
   more.emplace_back("0.lora/stray", at::zeros({1}));
   save_tensors(more);
-  EXPECT_NE(load_error(ErrorCode::Corrupt).find("tensor 0.lora/stray belongs to none of the methods"), std::string::npos);
+  EXPECT_NE(
+      load_error(ErrorCode::Corrupt).find("tensor 0.lora/stray belongs to none of the methods"),
+      std::string::npos);
   other[0].second = at::zeros({1, 1});
   save_tensors(other);
-  EXPECT_NE(load_error(ErrorCode::Corrupt).find("tensor " + good[0].first + " has another shape"), std::string::npos);
+  EXPECT_NE(load_error(ErrorCode::Corrupt).find("tensor " + good[0].first + " has another shape"),
+            std::string::npos);
 }
 
 }  // namespace

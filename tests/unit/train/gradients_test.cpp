@@ -18,7 +18,8 @@ Batch batch_of(int64_t first, int64_t count) {
     lengths.push_back(2 + b);
     labels.push_back(b % 3);
     examples.push_back(50 + b);
-    for (int64_t r = 0; r < 2 + b; ++r) ids.push_back(static_cast<int32_t>(1 + (7 * b + 3 * r) % 59));
+    for (int64_t r = 0; r < 2 + b; ++r)
+      ids.push_back(static_cast<int32_t>(1 + (7 * b + 3 * r) % 59));
   }
   batch.streams["enc"].ids = int32_tensor(ids);
   batch.streams["enc"].rows = RowIndex::from_lengths(lengths);
@@ -30,11 +31,12 @@ Batch batch_of(int64_t first, int64_t count) {
 }
 
 /// Gradients of the summed loss over the batches, by name.
-std::map<std::string, Tensor> gradients(Model& model, Adaptation& adaptation, const std::vector<Batch>& batches,
-                                        double& loss) {
+std::map<std::string, Tensor> gradients(Model& model, Adaptation& adaptation,
+                                        const std::vector<Batch>& batches, double& loss) {
   loss = 0;
   for (const Batch& batch : batches) {
-    const Tensor sum = model.forward(batch, {}).head->cross_entropy(batch.fields.at("labels"), Tensor(), 0).sum;
+    const Tensor sum =
+        model.forward(batch, {}).head->cross_entropy(batch.fields.at("labels"), Tensor(), 0).sum;
     loss += sum.item<double>();
     backward(sum);
   }
@@ -53,12 +55,15 @@ TEST(Accumulation, FourMicroBatchesEqualOneOfFourWithDropoutToo) {
     Adaptation adaptation(*model, registry, 1);
     adaptation.add("default", {"full", Json::object()});
     double whole_loss = 0, parts_loss = 0;
-    const std::map<std::string, Tensor> whole = gradients(*model, adaptation, {batch_of(0, 4)}, whole_loss);
-    const std::map<std::string, Tensor> parts = gradients(
-        *model, adaptation, {batch_of(2, 1), batch_of(0, 1), batch_of(3, 1), batch_of(1, 1)}, parts_loss);
+    const std::map<std::string, Tensor> whole =
+        gradients(*model, adaptation, {batch_of(0, 4)}, whole_loss);
+    const std::map<std::string, Tensor> parts =
+        gradients(*model, adaptation,
+                  {batch_of(2, 1), batch_of(0, 1), batch_of(3, 1), batch_of(1, 1)}, parts_loss);
     EXPECT_NEAR(whole_loss, parts_loss, 1e-12);
     for (const std::pair<const std::string, Tensor>& entry : whole)
-      EXPECT_LE((entry.second - parts.at(entry.first)).abs().max().item<double>(), 1e-12) << entry.first;
+      EXPECT_LE((entry.second - parts.at(entry.first)).abs().max().item<double>(), 1e-12)
+          << entry.first;
   }
 }
 
@@ -70,7 +75,8 @@ TEST(LayerDecay, RatesFallByTheFactorFromBlockToBlock) {
   std::vector<Param> params = adaptation.trainable();
   const Registry<TrainingPolicy> known = policies();
   const Entry<TrainingPolicy>& entry = known.at("layer_decay");
-  const Options options(entry.options, Node::from_json(Json{{"factor", 0.5}}, {"test", 0, 0}), "policies[0]");
+  const Options options(entry.options, Node::from_json(Json{{"factor", 0.5}}, {"test", 0, 0}),
+                        "policies[0]");
   TrainState state{*model, adaptation, params, {}};
   entry.make(options)->begin(state);
   for (const Param& param : params) {

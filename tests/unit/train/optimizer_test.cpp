@@ -35,7 +35,8 @@ struct Reference {
 
 std::vector<double> draw(uint64_t key, int64_t count) {
   std::vector<double> values;
-  for (int64_t i = 0; i < count; ++i) values.push_back(Stream64(key).normal(static_cast<uint64_t>(i)));
+  for (int64_t i = 0; i < count; ++i)
+    values.push_back(Stream64(key).normal(static_cast<uint64_t>(i)));
   return values;
 }
 
@@ -54,7 +55,8 @@ void check(at::ScalarType type, double tolerance) {
   for (size_t i = 0; i < sizes.size(); ++i) {
     const std::vector<double> start = draw(i, sizes[i]);
     params.push_back(param(std::to_string(i), start, type));
-    references.push_back({start, std::vector<double>(start.size()), std::vector<double>(start.size()), 1, 0.1, 0});
+    references.push_back(
+        {start, std::vector<double>(start.size()), std::vector<double>(start.size()), 1, 0.1, 0});
   }
   params[1].decays = false;  // a bias: none
   references[1].decay = 0;
@@ -78,15 +80,22 @@ void check(at::ScalarType type, double tolerance) {
   }
   for (size_t i = 0; i < params.size(); ++i) {
     const Tensor expected = at::tensor(references[i].p, at::kDouble);
-    EXPECT_LE((params[i].value.detach().to(at::kDouble) - expected).abs().max().item<double>(), tolerance) << i;
+    EXPECT_LE((params[i].value.detach().to(at::kDouble) - expected).abs().max().item<double>(),
+              tolerance)
+        << i;
   }
 }
 
-TEST(AdamW, EqualsTheNaiveReferenceInDouble) { check(at::kDouble, 1e-13); }
-TEST(AdamW, EqualsTheNaiveReferenceInSinglePrecision) { check(at::kFloat, 2e-6); }
+TEST(AdamW, EqualsTheNaiveReferenceInDouble) {
+  check(at::kDouble, 1e-13);
+}
+TEST(AdamW, EqualsTheNaiveReferenceInSinglePrecision) {
+  check(at::kFloat, 2e-6);
+}
 
 TEST(AdamW, AMaskOrARateOfZeroLeavesElementsUntouched) {
-  std::vector<Param> params{param("masked", draw(1, 6), at::kDouble), param("still", draw(2, 6), at::kDouble)};
+  std::vector<Param> params{param("masked", draw(1, 6), at::kDouble),
+                            param("still", draw(2, 6), at::kDouble)};
   params[0].mask = at::zeros({6}, at::kByte);
   params[0].mask[2] = 1;
   params[1].lr_scale = 0;
@@ -100,19 +109,22 @@ TEST(AdamW, AMaskOrARateOfZeroLeavesElementsUntouched) {
 
 TEST(AdamW, StateGoesOnWhereItStopped) {
   const std::function<std::vector<Param>()> start = [] {
-    return std::vector<Param>{param("a", draw(1, 9), at::kFloat), param("b", draw(2, 5), at::kFloat)};
+    return std::vector<Param>{param("a", draw(1, 9), at::kFloat),
+                              param("b", draw(2, 5), at::kFloat)};
   };
-  const std::function<void(std::vector<Param>&, AdamW&, uint64_t)> step = [](std::vector<Param>& params, AdamW& optimizer,
-                                                                             uint64_t key) {
-    for (Param& entry : params)
-      entry.value.mutable_grad() = at::tensor(draw(key, entry.value.numel()), at::kDouble).to(at::kFloat);
-    optimizer.step(params, 0.01, 1);
-  };
+  const std::function<void(std::vector<Param>&, AdamW&, uint64_t)> step =
+      [](std::vector<Param>& params, AdamW& optimizer, uint64_t key) {
+        for (Param& entry : params)
+          entry.value.mutable_grad() =
+              at::tensor(draw(key, entry.value.numel()), at::kDouble).to(at::kFloat);
+        optimizer.step(params, 0.01, 1);
+      };
   std::vector<Param> whole = start(), halves = start();
   AdamW one({}), first({}), second({});
   for (uint64_t key = 0; key < 6; ++key) step(whole, one, key);
   for (uint64_t key = 0; key < 3; ++key) step(halves, first, key);
-  const std::vector<std::pair<std::string, Tensor>> saved = first.state(halves), fresh = second.state(halves);
+  const std::vector<std::pair<std::string, Tensor>> saved = first.state(halves),
+                                                    fresh = second.state(halves);
   ASSERT_EQ(saved.size(), 6u);
   for (size_t i = 0; i < saved.size(); ++i) {
     EXPECT_EQ(saved[i].first, fresh[i].first);
@@ -124,7 +136,8 @@ TEST(AdamW, StateGoesOnWhereItStopped) {
 }
 
 TEST(GradientNorm, IsTheRootOfTheSumOfSquares) {
-  std::vector<Param> params{param("a", {1, 2}, at::kFloat), param("b", {1}, at::kDouble), param("c", {1}, at::kFloat)};
+  std::vector<Param> params{param("a", {1, 2}, at::kFloat), param("b", {1}, at::kDouble),
+                            param("c", {1}, at::kFloat)};
   params[0].value.mutable_grad() = at::tensor({1.0, 2.0}, at::kFloat);
   params[1].value.mutable_grad() = at::tensor({2.0}, at::kDouble);
   EXPECT_NEAR(gradient_norm(params), 3, 1e-12);

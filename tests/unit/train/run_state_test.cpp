@@ -28,7 +28,8 @@ RunState state_of(int64_t step) {
 }
 
 NamedTensors tensors_of(double value) {
-  return {{"weight", at::full({2, 3}, value, at::kFloat)}, {"steps", at::full({1}, static_cast<int64_t>(value), at::kLong)}};
+  return {{"weight", at::full({2, 3}, value, at::kFloat)},
+          {"steps", at::full({1}, static_cast<int64_t>(value), at::kLong)}};
 }
 
 bool equal(const NamedTensors& a, const NamedTensors& b) {
@@ -73,7 +74,8 @@ TEST(RunState, ComesBackAsItWasSaved) {
 
 TEST(RunState, OnlyTheNewestAreKeptInOrderOfTheirSteps) {
   const TempFolder folder;
-  for (const int64_t step : {1, 2, 10, 100}) save_run_state(folder.path(), state_of(step), tensors_of(1), 2);
+  for (const int64_t step : {1, 2, 10, 100})
+    save_run_state(folder.path(), state_of(step), tensors_of(1), 2);
   const std::vector<std::string> kept = run_checkpoints(folder.path());
   ASSERT_EQ(kept.size(), 2u);
   EXPECT_EQ(kept[0], folder.file("checkpoints/step-00000010"));
@@ -113,7 +115,8 @@ TEST(RunState, ADamagedCheckpointIsSkippedForTheOneBefore) {
     EXPECT_EQ(load_run_state(folder.path(), tensors).step, 1);
     EXPECT_TRUE(equal(tensors, tensors_of(1))) << "nothing of the damaged one may be left";
     ASSERT_EQ(warnings.texts.size(), 1u);
-    EXPECT_NE(warnings.texts[0].find("skipping the damaged checkpoint"), std::string::npos) << warnings.texts[0];
+    EXPECT_NE(warnings.texts[0].find("skipping the damaged checkpoint"), std::string::npos)
+        << warnings.texts[0];
     EXPECT_NE(warnings.texts[0].find("step-00000002"), std::string::npos) << warnings.texts[0];
   }
 }
@@ -122,19 +125,28 @@ TEST(RunState, ACheckpointOfAnotherModelIsSkipped) {
   const TempFolder folder;
   Warnings warnings;
   save_run_state(folder.path(), state_of(1), tensors_of(1), 2);
-  error_text(ErrorCode::NotFound, [&] { load_run_state(folder.path(), {{"other", at::zeros({1})}}); });
-  error_text(ErrorCode::NotFound, [&] { load_run_state(folder.path(), {{"weight", at::zeros({3, 2})}}); });
+  error_text(ErrorCode::NotFound, [&] {
+    load_run_state(folder.path(), {{"other", at::zeros({1})}});
+  });
+  error_text(ErrorCode::NotFound, [&] {
+    load_run_state(folder.path(), {{"weight", at::zeros({3, 2})}});
+  });
   ASSERT_EQ(warnings.texts.size(), 2u);
-  EXPECT_NE(warnings.texts[0].find("tensor other is missing"), std::string::npos) << warnings.texts[0];
-  EXPECT_NE(warnings.texts[1].find("tensor weight has another shape"), std::string::npos) << warnings.texts[1];
+  EXPECT_NE(warnings.texts[0].find("tensor other is missing"), std::string::npos)
+      << warnings.texts[0];
+  EXPECT_NE(warnings.texts[1].find("tensor weight has another shape"), std::string::npos)
+      << warnings.texts[1];
 }
 
 TEST(RunState, AHalfWrittenFolderIsNotACheckpoint) {
   const TempFolder folder;
   std::filesystem::create_directories(folder.file("checkpoints/.writing-step-00000009"));
   EXPECT_TRUE(run_checkpoints(folder.path()).empty());
-  const std::string text = error_text(ErrorCode::NotFound, [&] { load_run_state(folder.path(), {}); });
-  EXPECT_NE(text.find("there is no complete checkpoint in " + folder.path() + "/checkpoints"), std::string::npos) << text;
+  const std::string text =
+      error_text(ErrorCode::NotFound, [&] { load_run_state(folder.path(), {}); });
+  EXPECT_NE(text.find("there is no complete checkpoint in " + folder.path() + "/checkpoints"),
+            std::string::npos)
+      << text;
   EXPECT_NE(text.find("--overwrite"), std::string::npos) << text;
 }
 

@@ -20,7 +20,8 @@ TEST(Schedule, LinearRisesOverTheWarmUpAndFallsToZero) {
 TEST(Schedule, CosineFollowsHalfACosineAfterTheWarmUp) {
   const Schedule schedule{Schedule::Kind::Cosine, 0.2, 0};
   for (const double progress : {0.2, 0.3, 0.6, 0.9, 1.0})
-    EXPECT_NEAR(schedule_factor(schedule, progress, 1), 0.5 * (1 + std::cos(M_PI * (progress - 0.2) / 0.8)), 1e-12);
+    EXPECT_NEAR(schedule_factor(schedule, progress, 1),
+                0.5 * (1 + std::cos(M_PI * (progress - 0.2) / 0.8)), 1e-12);
 }
 
 TEST(Schedule, ConstantStaysAfterTheWarmUp) {
@@ -46,7 +47,8 @@ TEST(Interval, CountsHowOftenItHasPassed) {
   EXPECT_EQ(times_passed({Interval::Kind::Minutes, 5}, clock), 1);
   EXPECT_EQ(times_passed({Interval::Kind::Epochs, 0.5}, clock), 3);
   EXPECT_EQ(times_passed({Interval::Kind::Steps, 0}, clock), 0);
-  EXPECT_EQ(times_passed({Interval::Kind::Share, 0.1}, {0, 0, 0.1 + 0.1 + 0.1, 0, 0}), 3) << "rounding does not matter";
+  EXPECT_EQ(times_passed({Interval::Kind::Share, 0.1}, {0, 0, 0.1 + 0.1 + 0.1, 0, 0}), 3)
+      << "rounding does not matter";
 }
 
 }  // namespace
