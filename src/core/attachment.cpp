@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/text.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
 
@@ -17,7 +18,8 @@ Tensor drawn(const std::vector<int64_t>& shape, at::ScalarType type, const Draw&
 }
 }  // namespace
 
-Tensor normal_tensor(uint64_t key, const std::vector<int64_t>& shape, double deviation, at::ScalarType type) {
+Tensor normal_tensor(uint64_t key, const std::vector<int64_t>& shape, double deviation,
+                     at::ScalarType type) {
   const Stream64 stream(key);
   return drawn(shape, type, [&](uint64_t i) { return stream.normal(i) * deviation; });
 }
@@ -25,10 +27,20 @@ Tensor normal_tensor(uint64_t key, const std::vector<int64_t>& shape, double dev
 Recorder::Recorder(Model& model, Thawed& thawed, std::string method, uint64_t seed)
     : model_(model), thawed_(thawed), method_(std::move(method)), seed_(seed) {}
 
-std::vector<Site> Recorder::sites(std::string_view glob) const { return select_sites(model_.sites(), glob); }
-Tensor Recorder::weight(const Site& site) const { return model_.slot(site).weight; }
-Tensor Recorder::bias(const Site& site) const { return model_.slot(site).bias; }
-bool Recorder::fresh(const Site& site) const { return site.storage >= 0 && model_.slot(site).fresh; }
+Recorder::~Recorder() = default;
+
+std::vector<Site> Recorder::sites(std::string_view glob) const {
+  return select_sites(model_.sites(), glob);
+}
+Tensor Recorder::weight(const Site& site) const {
+  return model_.slot(site).weight;
+}
+Tensor Recorder::bias(const Site& site) const {
+  return model_.slot(site).bias;
+}
+bool Recorder::fresh(const Site& site) const {
+  return site.storage >= 0 && model_.slot(site).fresh;
+}
 
 void Recorder::own(Owned owned) {
   for (const Owned& other : owned_)
@@ -37,9 +49,11 @@ void Recorder::own(Owned owned) {
   owned_.push_back(std::move(owned));
 }
 
-Tensor Recorder::parameter(const Site& site, std::string_view name, const Tensor& init, Learn learn) {
+Tensor Recorder::parameter(const Site& site, std::string_view name, const Tensor& init,
+                           Learn learn) {
   const Tensor value = as_leaf(init.detach().to(model_.numerics().master()).clone().contiguous());
-  own({site.name + "/" + std::string(name), Owned::Role::Parameter, site.id, value, std::move(learn), true});
+  own({site.name + "/" + std::string(name), Owned::Role::Parameter, site.id, value,
+       std::move(learn), true});
   return value;
 }
 
@@ -49,37 +63,77 @@ Tensor Recorder::buffer(const Site& site, std::string_view name, const Tensor& i
   return value;
 }
 
+Tensor Recorder::state(const Site& site, std::string_view name, const Tensor& init) {
+  const Tensor value = init.detach().clone().contiguous();
+  own({site.name + "/" + std::string(name), Owned::Role::State, site.id, value, {}, false});
+  return value;
+}
+
+/// Sites near this one that would take the edit: those of its own block first.
+std::string Recorder::sites_that_admit(const Site& site, const Edit& edit) const {
+  std::vector<std::string> near, far;
+  const std::string block = block_of(site);
+  for (const Site& other : model_.sites())
+    if (!other.hidden && admits(other, edit))
+      (starts_with(other.name, block) ? near : far).push_back(other.name);
+  if (near.empty()) near = std::move(far);
+  if (near.size() > 6) near.resize(6);
+  return near.empty() ? "none of this model" : join(near, ", ");
+}
+
 Edit& Recorder::add(const Site& site, Edit edit) {
   if (!admits(site, edit))
     fail(ErrorCode::BadInput,
-         "{}: site {} ({}) does not admit {}; docs/sites.md lists which verbs each kind of site admits", method_,
-         site.name, kind_name(site.kind), verb_name(edit));
-  if (!carried_out(site, edit))
-    fail(ErrorCode::Unsupported, "{}: {} at {} ({}) is not built yet; choose another site or method", method_,
-         verb_name(edit), site.name, kind_name(site.kind));
-  if (const LowRank* low = std::get_if<LowRank>(&edit); low != nullptr && low->down.size(0) > std::min(site.in, site.out))
-    fail(ErrorCode::BadInput, "{}: rank {} at {} is larger than the matrix [{}, {}]; give a rank of at most {}", method_,
+         "{}: site {} ({}) does not admit {}; sites that do: {} (docs/sites.md lists which verbs "
+         "each kind of site admits)",
+         method_, site.name, kind_name(site.kind), verb_name(edit), sites_that_admit(site, edit));
+  if (const LowRank* low = std::get_if<LowRank>(&edit);
+      low != nullptr && low->down.size(0) > std::min(site.in, site.out))
+    fail(ErrorCode::BadInput,
+         "{}: rank {} at {} is larger than the matrix [{}, {}]; give a rank of at most {}", method_,
          low->down.size(0), site.name, site.out, site.in, std::min(site.in, site.out));
   edits_.emplace_back(site.id, std::move(edit));
   return edits_.back().second;
 }
 
+std::vector<std::vector<Site>> Recorder::route(const Site& part, Route edit) {
+  if (edit.experts < 1 || edit.top_k < 1 || edit.top_k > edit.experts)
+    fail(ErrorCode::BadInput,
+         "{}: a mixture of {} experts of which {} act at {}; give at least one expert, and as many "
+         "that act as there are at most",
+         method_, edit.experts, edit.top_k, part.name);
+  const int experts = edit.experts;
+  add(part, std::move(edit));
+  std::vector<std::vector<Site>> result;
+  for (const std::vector<int>& ids : model_.add_experts(part, experts)) {
+    result.emplace_back();
+    for (const int id : ids) {
+      model_.hide(id, false);
+      result.back().push_back(model_.sites()[static_cast<size_t>(id)]);
+    }
+  }
+  return result;
+}
+
 void Recorder::thaw_part(const Site& site, const Learn& learn, Part part, const Tensor& base) {
-  Tensor& value = thawed_[{site.storage, part}];
+  // A copy in a mixture trains its own tensor, whatever tensor it began from.
+  Tensor& value = thawed_[{site.copy_of >= 0 ? -1 - site.id : site.storage, part}];
   if (!value.defined()) value = as_leaf(base.detach().clone());
   const std::string name = site.name + (part == Part::Weight ? "/weight" : "/bias");
   for (const Owned& other : owned_)
     if (other.value.is_same(value)) return;  // a tied site: one tensor
-  const bool decays = part == Part::Weight && site.weight != WeightKind::Norm && site.weight != WeightKind::Vector;
+  const bool decays =
+      part == Part::Weight && site.weight != WeightKind::Norm && site.weight != WeightKind::Vector;
   own({name, Owned::Role::Thawed, site.id, value, learn, decays});
 }
 
 void Recorder::thaw(const Site& site, Learn learn, Part part) {
   if (site.kind != SiteKind::Weight)
-    fail(ErrorCode::BadInput, "{}: site {} ({}) holds no tensor that could be trained", method_, site.name,
-         kind_name(site.kind));
+    fail(ErrorCode::BadInput, "{}: site {} ({}) holds no tensor that could be trained", method_,
+         site.name, kind_name(site.kind));
   const WeightSlot& slot = model_.slot(site);
-  if (part != Part::Bias && slot.weight.defined()) thaw_part(site, learn, Part::Weight, slot.weight);
+  if (part != Part::Bias && slot.weight.defined())
+    thaw_part(site, learn, Part::Weight, slot.weight);
   if (part != Part::Weight && slot.bias.defined()) thaw_part(site, learn, Part::Bias, slot.bias);
 }
 
@@ -96,9 +150,15 @@ Tensor Recorder::uniform(const Site& site, std::string_view name, const std::vec
                [&](uint64_t i) { return (2 * stream.uniform(i) - 1) * bound; });
 }
 
+uint64_t Recorder::stream(std::string_view name) const {
+  return Stream64(seed_, "method").with(method_).with(name).key();
+}
+
 Tensor Recorder::zeros(const std::vector<int64_t>& shape) const {
   return at::zeros(shape, model_.numerics().master());
 }
-Tensor Recorder::ones(const std::vector<int64_t>& shape) const { return at::ones(shape, model_.numerics().master()); }
+Tensor Recorder::ones(const std::vector<int64_t>& shape) const {
+  return at::ones(shape, model_.numerics().master());
+}
 
 }  // namespace attune

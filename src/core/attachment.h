@@ -12,36 +12,44 @@ namespace attune {
 
 /// One tensor a tuner owns.
 struct Owned {
-  enum class Role : uint8_t { Parameter, Buffer, Thawed };
+  enum class Role : uint8_t { Parameter, Buffer, State, Thawed };
   std::string name;  // "enc.0.self.q/down"; thawed: "enc.0.self.q/weight"
   Role role = Role::Parameter;
-  int site = -1;
+  int site = -1;  // -1: shared by several
   Tensor value;
   Learn learn;
   bool decays = true;  // the optimizer's own rule: no decay on biases and norms
 };
 
-/// Thawed tensors by (storage, part), shared by every tuner of one model that trains the same tensor.
+/// Thawed tensors by (storage, part), shared by every tuner of one model that trains the same
+/// tensor.
 using Thawed = std::map<std::pair<int, Part>, Tensor>;
 
 /// The engine's side of Attachment: records what a tuner declares, without touching the model.
 class Recorder final : public Attachment {
  public:
   Recorder(Model& model, Thawed& thawed, std::string method, uint64_t seed);
+  ~Recorder() override;
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
 
   std::vector<Site> sites(std::string_view glob) const override;
   const std::vector<Site>& all_sites() const override { return model_.sites(); }
   Tensor weight(const Site& site) const override;
   Tensor bias(const Site& site) const override;
   bool fresh(const Site& site) const override;
-  Tensor parameter(const Site& site, std::string_view name, const Tensor& init, Learn learn) override;
+  Tensor parameter(const Site& site, std::string_view name, const Tensor& init,
+                   Learn learn) override;
   Tensor buffer(const Site& site, std::string_view name, const Tensor& init) override;
+  Tensor state(const Site& site, std::string_view name, const Tensor& init) override;
   Edit& add(const Site& site, Edit edit) override;
+  std::vector<std::vector<Site>> route(const Site& part, Route edit) override;
   void thaw(const Site& site, Learn learn, Part part) override;
   Tensor normal(const Site& site, std::string_view name, const std::vector<int64_t>& shape,
                 double deviation) const override;
   Tensor uniform(const Site& site, std::string_view name, const std::vector<int64_t>& shape,
                  double bound) const override;
+  uint64_t stream(std::string_view name) const override;
   Tensor zeros(const std::vector<int64_t>& shape) const override;
   Tensor ones(const std::vector<int64_t>& shape) const override;
 
@@ -51,6 +59,7 @@ class Recorder final : public Attachment {
   const std::string& method() const { return method_; }
 
  private:
+  std::string sites_that_admit(const Site& site, const Edit& edit) const;
   void thaw_part(const Site& site, const Learn& learn, Part part, const Tensor& base);
   void own(Owned owned);
 
@@ -63,6 +72,7 @@ class Recorder final : public Attachment {
 };
 
 /// Values of a named random stream as a tensor.
-Tensor normal_tensor(uint64_t key, const std::vector<int64_t>& shape, double deviation, at::ScalarType type);
+Tensor normal_tensor(uint64_t key, const std::vector<int64_t>& shape, double deviation,
+                     at::ScalarType type);
 
 }  // namespace attune

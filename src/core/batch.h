@@ -21,8 +21,9 @@ struct Cache;  // keys and values of sequences being decoded
 
 struct Batch {
   std::map<std::string, Stream> streams;  // "enc", "dec", "txt", "vis", "aud"
-  std::map<std::string, Tensor> fields;   // "labels", "weights", "example" (int64 [B] ids that key dropout)
-  Tensor sets;                            // int32 [B]: the adapter set of each sequence; undefined: the enabled sets
+  std::map<std::string, Tensor>
+      fields;   // "labels", "weights", "example" (int64 [B] ids that key dropout)
+  Tensor sets;  // int32 [B]: the adapter set of each sequence; undefined: the enabled sets
   Cache* cache = nullptr;
   Pass pass;
 };
@@ -45,7 +46,8 @@ class Head {
   /// which: int32 [n] rows (sequences for a sequence head); undefined: all. In the master type.
   virtual Tensor logits(const Tensor& which) const = 0;
   /// labels int64, one a row; -100 is skipped; weights per class or undefined.
-  virtual Score cross_entropy(const Tensor& labels, const Tensor& weights, double smoothing) const = 0;
+  virtual Score cross_entropy(const Tensor& labels, const Tensor& weights,
+                              double smoothing) const = 0;
 };
 struct Output {
   std::unique_ptr<Head> head;

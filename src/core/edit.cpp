@@ -9,8 +9,8 @@
 namespace attune {
 
 const char* verb_name(const Edit& edit) {
-  static constexpr std::array<const char*, 9> kNames{"LowRank", "Scale",  "Shift", "Reweight", "Apply",
-                                                     "Observe", "Extend", "Keep",  "Route"};
+  static constexpr std::array<const char*, 9> kNames{
+      "LowRank", "Scale", "Shift", "Reweight", "Apply", "Observe", "Extend", "Keep", "Route"};
   return kNames[edit.index()];
 }
 
@@ -19,36 +19,38 @@ template <class T>
 bool is(const Edit& edit) {
   return std::holds_alternative<T>(edit);
 }
-bool affine(const Edit& edit) { return is<LowRank>(edit) || is<Scale>(edit) || is<Shift>(edit) || is<Reweight>(edit); }
+bool affine(const Edit& edit) {
+  return is<LowRank>(edit) || is<Scale>(edit) || is<Shift>(edit) || is<Reweight>(edit);
+}
 bool flows(const Edit& edit) {
-  return (is<Scale>(edit) && !std::get<Scale>(edit).in.defined()) || is<Shift>(edit) || is<Apply>(edit) ||
-         is<Observe>(edit);
+  return (is<Scale>(edit) && !std::get<Scale>(edit).in.defined()) || is<Shift>(edit) ||
+         is<Apply>(edit) || is<Observe>(edit);
 }
 }  // namespace
 
 bool admits(const Site& site, const Edit& edit) {
   switch (site.kind) {
     case SiteKind::Weight:
-      if (site.weight == WeightKind::Projection || site.weight == WeightKind::Table) return affine(edit);
-      return affine(edit) && !is<LowRank>(edit) && !(is<Scale>(edit) && std::get<Scale>(edit).in.defined());
+      if (site.weight == WeightKind::Projection || site.weight == WeightKind::Table)
+        return affine(edit);
+      return affine(edit) && !is<LowRank>(edit) &&
+             !(is<Scale>(edit) && std::get<Scale>(edit).in.defined());
     case SiteKind::Rows:
-      return flows(edit) || (is<Extend>(edit) && (site.name.ends_with("embed.out") || site.name.ends_with("resid.in"))) ||
+      return flows(edit) ||
+             (is<Extend>(edit) &&
+              (site.name.ends_with("embed.rows") || site.name.ends_with("embed.out") ||
+               site.name.ends_with("resid.in"))) ||
              (is<Keep>(edit) && site.name.find("resid.") != std::string::npos);
-    case SiteKind::Heads: return flows(edit);
-    case SiteKind::Scores: return is<Apply>(edit) || is<Observe>(edit);
-    case SiteKind::KeyValue: return is<Extend>(edit) || is<Apply>(edit) || is<Observe>(edit);
-    case SiteKind::Part: return is<Route>(edit);
+    case SiteKind::Heads:
+      return flows(edit);
+    case SiteKind::Scores:
+      return is<Apply>(edit) || is<Observe>(edit);
+    case SiteKind::KeyValue:
+      return is<Extend>(edit) || is<Apply>(edit) || is<Observe>(edit);
+    case SiteKind::Part:
+      return is<Route>(edit);
   }
   return false;
-}
-
-bool carried_out(const Site& site, const Edit& edit) {
-  switch (site.kind) {
-    case SiteKind::Weight: return site.weight == WeightKind::Projection || site.weight == WeightKind::Norm;
-    case SiteKind::Rows:
-    case SiteKind::Heads: return flows(edit);
-    default: return false;
-  }
 }
 
 bool folds(const Site& site, const Edit& edit) {
@@ -76,9 +78,14 @@ Affine fold_projection(const Affine& map, const Edit& edit) {
 
 }  // namespace
 
-Affine fold(const Affine& map, const Edit& edit) {
+Affine fold(const Affine& map, const Edit& edit, WeightKind kind) {
   ATTUNE_ASSERT(affine(edit));
-  if (const Reweight* reweight = std::get_if<Reweight>(&edit)) return {reweight->map(map.weight), map.bias};
+  if (const Reweight* reweight = std::get_if<Reweight>(&edit))
+    return {reweight->map(map.weight), map.bias};
+  if (kind == WeightKind::Table) {
+    const Affine turned = fold_projection({map.weight.t(), map.bias}, edit);
+    return {turned.weight.t(), turned.bias};
+  }
   if (map.weight.dim() == 2) return fold_projection(map, edit);
   // A norm or a lone vector: the weight is the diagonal.
   if (const Scale* scale = std::get_if<Scale>(&edit))

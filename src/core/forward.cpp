@@ -1,18 +1,20 @@
 #include "core/forward.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "kernels/ops/rowwise.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
 namespace attune {
 
-Forward::Forward(Model& model, Batch batch, const Want& want) : model_(model), batch_(std::move(batch)) {
-  if (batch_.sets.defined())
-    fail(ErrorCode::Unsupported, "adapter sets per sequence in one batch are not built yet; run one set at a time");
-  if (model.plan().prepare) model.plan().prepare(batch_.pass);
+Forward::Forward(Model& model, Batch batch, const Want& want)
+    : model_(model), batch_(std::move(batch)) {
+  choose_lanes();
   if (want.sites.empty()) return;
   wanted_.assign(model.sites().size(), false);
   for (const std::string& glob : want.sites)
@@ -20,36 +22,156 @@ Forward::Forward(Model& model, Batch batch, const Want& want) : model_(model), b
       if (site.kind == SiteKind::Rows || site.kind == SiteKind::Heads) {
         wanted_[static_cast<size_t>(site.id)] = true;
       } else if (site.name == glob) {
-        fail(ErrorCode::Unsupported, "capturing {}: a site of kind {} has no value that is kept; rows and heads sites do",
+        fail(ErrorCode::Unsupported,
+             "capturing {}: a site of kind {} has no value that is kept; rows and heads sites do",
              site.name, kind_name(site.kind));
       }
     }
 }
 
-namespace {
-
-/// One key a row from (seed, step, example id, position in the example): dropout never depends on the packing.
-Tensor keys_of_rows(const Batch& batch, const RowIndex& rows) {
-  const std::map<std::string, Tensor>::const_iterator field = batch.fields.find("example");
-  const int64_t* examples = field != batch.fields.end() ? pointer<const int64_t>(field->second) : nullptr;
-  const uint64_t base = mix(mix(batch.pass.seed, name_key("dropout")), static_cast<uint64_t>(batch.pass.step));
-  Tensor keys = at::empty({rows.rows()}, at::kLong);
-  uint64_t* out = pointer<uint64_t>(keys);
-  for (int64_t b = 0; b < rows.sequences(); ++b) {
-    const uint64_t example = mix(base, static_cast<uint64_t>(examples != nullptr ? examples[b] : b));
-    for (int64_t r = rows.begin(b); r < rows.end(b); ++r) out[r] = mix(example, static_cast<uint64_t>(r - rows.begin(b)));
+void Forward::choose_lanes() {
+  Plan& plan = model_.plan();
+  if (!batch_.sets.defined()) {
+    if (plan.prepare) plan.prepare(batch_.pass);
+    lanes_.push_back({&plan, {}});
+    return;
   }
-  return keys;
+  static const Plan kNothing;
+  const int32_t* sets = pointer<const int32_t>(batch_.sets);
+  std::map<int32_t, std::vector<int64_t>> sequences;
+  for (int64_t b = 0; b < batch_.sets.numel(); ++b) sequences[sets[b]].push_back(b);
+  for (const std::pair<const int32_t, std::vector<int64_t>>& entry : sequences) {
+    const Plan* own = &kNothing;
+    if (entry.first >= 0) {
+      if (!plan.of_set)
+        fail(ErrorCode::BadInput,
+             "a batch names adapter set {}, but no adapter is loaded on this model", entry.first);
+      own = &plan.of_set(entry.first);
+      if (own->prepare) own->prepare(batch_.pass);
+    }
+    lanes_.push_back({own, entry.second});
+  }
 }
 
-uint32_t dropout_key(const std::string& name) { return static_cast<uint32_t>(name_key(name)); }
+int64_t Forward::prefix_shift(const Plan& plan, const std::string& stream) const {
+  int64_t shift = 0;
+  if (plan.empty()) return shift;
+  for (const Site& site : model_.sites()) {
+    const SitePlan* at = site.kind == SiteKind::KeyValue ? plan.at(site.id) : nullptr;
+    if (at == nullptr || !starts_with(site.name, stream + ".") || !ends_with(site.name, "self.kv"))
+      continue;
+    for (const SitePlan::Entry& entry : at->edits)
+      if (const Extend* extend = std::get_if<Extend>(entry.edit);
+          extend != nullptr && extend->shift && extend->keys.defined())
+        shift = std::max(shift, extend->keys.size(-2));
+  }
+  return shift;
+}
+
+void Forward::enter(const std::string& stream, const RowIndex& rows) {
+  const std::map<std::string, RowState>::iterator found = streams_.find(stream);
+  if (found != streams_.end()) {
+    state_ = &found->second;
+  } else {
+    state_ = &streams_.emplace(stream, RowState::begin(batch_, rows)).first->second;
+    for (const Lane& lane : lanes_) {
+      const int64_t shift = prefix_shift(*lane.plan, stream);
+      if (shift == 0) continue;
+      state_->start.resize(static_cast<size_t>(rows.sequences()), 0);
+      if (lane.sequences.empty()) std::fill(state_->start.begin(), state_->start.end(), shift);
+      for (const int64_t b : lane.sequences) state_->start[static_cast<size_t>(b)] = shift;
+    }
+  }
+  split_rows();
+}
+
+void Forward::enter_pooled() {
+  const RowIndex pooled =
+      RowIndex::from_lengths(std::vector<int64_t>(static_cast<size_t>(rows().sequences()), 1));
+  state_ = &streams_.insert_or_assign("pooled", RowState::begin(batch_, pooled)).first->second;
+  split_rows();
+}
+
+Tensor Forward::positions() {
+  return state_->positions.defined() ? state_->positions : state_->counted();
+}
+
+Tensor Forward::of_rows(const Tensor& given) const {
+  if (!state_->origin.defined()) return given;
+  return given.index_select(0, state_->origin.clamp_min(0)).masked_fill(state_->origin.lt(0), 0);
+}
+
+void Forward::split_rows() {
+  parts_.clear();
+  lane_order_ = Tensor();
+  const RowIndex& rows = state_->rows;
+  if (lanes_.size() == 1) {
+    parts_.push_back({lanes_[0].plan, Tensor(), rows, state_->keys, 0});
+    return;
+  }
+  std::vector<int64_t> back(static_cast<size_t>(rows.rows()));
+  int64_t next = 0;
+  bool in_order = true;
+  for (const Lane& lane : lanes_) {
+    std::vector<int64_t> index, lengths;
+    for (const int64_t b : lane.sequences) {
+      lengths.push_back(rows.length(b));
+      for (int64_t r = rows.begin(b); r < rows.end(b); ++r) {
+        in_order = in_order && r == next;
+        back[static_cast<size_t>(r)] = next++;
+        index.push_back(r);
+      }
+    }
+    const bool run =
+        !index.empty() && index.back() - index.front() + 1 == static_cast<int64_t>(index.size());
+    const Tensor which = int64_tensor(index);
+    parts_.push_back({lane.plan, which, RowIndex::from_lengths(lengths),
+                      state_->keys.defined() ? state_->keys.index_select(0, which) : Tensor(),
+                      run ? index.front() : -1});
+  }
+  if (!in_order) lane_order_ = int64_tensor(back);
+}
+
+Tensor Forward::lane_rows(const Tensor& x, const LaneRows& part) const {
+  if (!part.index.defined()) return x;
+  return part.begin >= 0 ? x.narrow(0, part.begin, part.index.numel())
+                         : x.index_select(0, part.index);
+}
+
+Tensor Forward::join_lanes(const std::vector<Tensor>& parts) const {
+  if (parts.size() == 1) return parts[0];
+  const Tensor all = at::cat(parts);
+  return lane_order_.defined() ? all.index_select(0, lane_order_) : all;
+}
+
+int Forward::resolve(int site) const {
+  if (experts_.empty() || site < 0) return site;
+  const int copy = experts_[static_cast<size_t>(site)];
+  return copy >= 0 ? copy : site;
+}
+
+bool Forward::touched(int site) const {
+  if (site < 0) return false;
+  const int id = resolve(site);
+  for (const Lane& lane : lanes_)
+    if (lane.plan->at(id) != nullptr) return true;
+  return wanted(site);
+}
+
+View Forward::view_of(const Tensor& x, const RowIndex& rows, const Tensor& keys,
+                      const SitePlan::Entry& entry) const {
+  return View{x, rows, reads_, batch_.pass, keys, entry.dropout_site};
+}
+
+namespace {
 
 /// y * by or y + by in the master type, so that small trained steps survive bf16.
 Tensor in_master(const Tensor& y, const Tensor& by, bool multiply) {
   const Tensor wide = cast(y, by.scalar_type());
   Tensor shaped = by;
   if (y.dim() == 3) {
-    shaped = by.numel() == y.numel() ? by.reshape(y.sizes()) : by.reshape({1, y.size(1), y.size(2)});
+    shaped =
+        by.numel() == y.numel() ? by.reshape(y.sizes()) : by.reshape({1, y.size(1), y.size(2)});
   } else if (by.dim() == 2 && by.size(0) != y.size(0)) {
     shaped = by.reshape({1, -1});
   }
@@ -58,116 +180,97 @@ Tensor in_master(const Tensor& y, const Tensor& by, bool multiply) {
 
 }  // namespace
 
-void Forward::enter(const RowIndex& rows) {
-  rows_ = rows;
-  row_keys_ = batch_.pass.training ? keys_of_rows(batch_, rows) : Tensor();
+Tensor Forward::run_flow(const Site& site, const SitePlan::Entry& entry, const Tensor& x,
+                         const RowIndex& rows, const Tensor& keys) {
+  if (const Scale* scale = std::get_if<Scale>(entry.edit)) return in_master(x, scale->out, true);
+  if (const Shift* shift = std::get_if<Shift>(entry.edit)) return in_master(x, shift->by, false);
+  const View view = view_of(x, rows, keys, entry);
+  if (const Observe* observe = std::get_if<Observe>(entry.edit)) {
+    observe->see(view);
+    return x;
+  }
+  const Tensor y = std::get<Apply>(*entry.edit).fn(view);
+  if (!y.defined() || y.sizes() != x.sizes())
+    fail(ErrorCode::Internal,
+         "{}: the function at site {} must return rows of the shape it was given", entry.owner,
+         site.name);
+  return cast(y, x.scalar_type());
 }
 
-Tensor Forward::run_edits(const Site& site, const SitePlan& plan, Tensor x) {
-  for (const SitePlan::Entry& entry : plan.edits) {
-    if (const Scale* scale = std::get_if<Scale>(entry.edit)) {
-      x = in_master(x, scale->out, true);
-    } else if (const Shift* shift = std::get_if<Shift>(entry.edit)) {
-      x = in_master(x, shift->by, false);
-    } else if (const Apply* apply = std::get_if<Apply>(entry.edit)) {
-      const Tensor y = apply->fn(View{x, rows_, reads_});
-      if (!y.defined() || y.sizes() != x.sizes())
-        fail(ErrorCode::Internal, "{}: the function at site {} must return rows of the shape it was given", entry.owner,
-             site.name);
-      x = cast(y, x.scalar_type());
-    } else {
-      std::get<Observe>(*entry.edit).see(View{x, rows_, reads_});
+Tensor Forward::run_lane(const Site& site, const SitePlan& plan, size_t lane, Tensor x) {
+  const auto structural = [](const Edit& edit) {
+    return std::holds_alternative<Extend>(edit) || std::holds_alternative<Keep>(edit);
+  };
+  for (size_t i = 0; i < plan.edits.size();) {
+    const SitePlan::Entry& entry = plan.edits[i];
+    if (const Extend* extend = std::get_if<Extend>(entry.edit)) {
+      x = extend_rows(*extend, entry, lane, x);
+      ++i;
+      continue;
     }
+    if (const Keep* keep = std::get_if<Keep>(entry.edit)) {
+      x = drop_rows(*keep, entry, lane, x);
+      ++i;
+      continue;
+    }
+    std::vector<Tensor> parts;
+    for (size_t other = 0; other < parts_.size(); ++other)
+      parts.push_back(lane_rows(x, parts_[other]));
+    for (; i < plan.edits.size() && !structural(*plan.edits[i].edit); ++i)
+      parts[lane] =
+          run_flow(site, plan.edits[i], parts[lane], parts_[lane].rows, parts_[lane].keys);
+    x = join_lanes(parts);
   }
   return x;
 }
 
-Tensor Forward::at(int id, const Tensor& x) {
-  const SitePlan* plan = model_.plan().at(id);
-  if (plan == nullptr && !wanted(id)) return x;
+Tensor Forward::at(int id_in, const Tensor& x) {
+  if (!touched(id_in)) return x;
+  const int id = resolve(id_in);
   const Site& site = model_.sites()[static_cast<size_t>(id)];
-  const Tensor y = plan != nullptr ? run_edits(site, *plan, x) : x;
-  if (plan != nullptr && plan->read) reads_[site.name] = y;
-  if (wanted(id)) captured_[site.name] = y;
+  Tensor y = x;
+  bool read = false;
+  for (size_t lane = 0; lane < lanes_.size(); ++lane) {
+    const SitePlan* plan = lanes_[lane].plan->at(id);
+    if (plan == nullptr) continue;
+    read = read || plan->read;
+    y = run_lane(site, *plan, lane, y);
+  }
+  if (read) reads_[site.name] = y;
+  if (experts_.empty() && wanted(id)) captured_[site.name] = state_->of_the_input(y);
   return y;
 }
 
-namespace {
-
-LowRankTerm term_of(const SitePlan::Entry& entry) {
-  const LowRank& low = std::get<LowRank>(*entry.edit);
-  return {low.down, low.up, low.scale, low.dropout, entry.dropout_site};
-}
-
-}  // namespace
-
-Tensor Forward::project(int id, const Tensor& x) {
-  const Site& site = model_.sites()[static_cast<size_t>(id)];
-  WeightSlot& slot = model_.slot(site);
-  SitePlan* plan = model_.plan().mutable_at(id);
-  if (plan == nullptr) return linear(x, slot.weight, slot.bias, &slot.copies, {}, {});
-  const Tensor weight = plan->weight.defined() ? plan->weight : slot.weight;
-  const Tensor bias = plan->bias.defined() ? plan->bias : slot.bias;
-  WeightCopies& copies = plan->weight.defined() ? plan->copies : slot.copies;
-  if (!plan->only_low_rank()) return project_edited(site, *plan, x);
-  std::vector<LowRankTerm> terms;
-  for (const SitePlan::Entry& entry : plan->edits) terms.push_back(term_of(entry));
-  return linear(x, weight, bias, &copies, terms, row_keys_);
-}
-
-/// Edits up to the last Reweight fold into the weight; the others run as side-cars, input scales pushed to the right.
-Tensor Forward::project_edited(const Site& site, SitePlan& plan, Tensor x) {
-  WeightSlot& slot = model_.slot(site);
-  Affine map{plan.weight.defined() ? plan.weight : slot.weight, plan.bias.defined() ? plan.bias : slot.bias};
-  WeightCopies* copies = plan.weight.defined() ? &plan.copies : &slot.copies;
-  size_t first = plan.edits.size();
-  while (first > 0 && !std::holds_alternative<Reweight>(*plan.edits[first - 1].edit)) --first;
-  for (size_t i = 0; i < first; ++i) map = fold(map, *plan.edits[i].edit);
-  if (first > 0) copies = nullptr;
-  std::vector<Tensor> inputs(plan.edits.size());
-  for (size_t i = plan.edits.size(); i-- > first;) {
-    inputs[i] = x;
-    const Scale* scale = std::get_if<Scale>(plan.edits[i].edit);
-    if (scale != nullptr && scale->in.defined()) x = in_master(x, scale->in.reshape({-1}), true);
-  }
-  Tensor y = linear(x, map.weight, map.bias, copies, {}, {});
-  for (size_t i = first; i < plan.edits.size(); ++i) {
-    const Edit& edit = *plan.edits[i].edit;
-    if (std::holds_alternative<LowRank>(edit)) {
-      const LowRankTerm term = term_of(plan.edits[i]);
-      const DropSite drop{term.dropout, row_keys_, term.dropout_site};
-      y = y + low_rank(inputs[i], term, drop.row_keys);
-    } else if (const Scale* scale = std::get_if<Scale>(&edit)) {
-      if (scale->out.defined()) y = in_master(y, scale->out.reshape({-1}), true);
-    } else {
-      y = in_master(y, std::get<Shift>(edit).by.reshape({-1}), false);
-    }
-  }
+Tensor Forward::finish(const Tensor& x, bool put_back) {
+  if (!state_->origin.defined()) return x;
+  const Tensor y = put_back ? state_->put_back(x) : state_->of_the_input(x);
+  state_->finished(batch_, put_back);
+  split_rows();
   return y;
 }
 
-NormArgs Forward::norm(int id, kernels::NormKind kind, double eps) const {
-  const Site& site = model_.sites()[static_cast<size_t>(id)];
-  const WeightSlot& slot = model_.slot(site);
-  const SitePlan* plan = model_.plan().at(id);
-  Affine map{slot.weight, slot.bias};
-  if (plan != nullptr) {
-    if (plan->weight.defined()) map.weight = plan->weight;
-    if (plan->bias.defined()) map.bias = plan->bias;
-    for (const SitePlan::Entry& entry : plan->edits) map = fold(map, *entry.edit);
-  }
-  return {kind, map.weight, map.bias, eps};
-}
-
-Tensor Forward::table(int id) const {
-  const SitePlan* plan = model_.plan().at(id);
-  if (plan != nullptr && plan->weight.defined()) return plan->weight;
-  return model_.slot(model_.sites()[static_cast<size_t>(id)]).weight;
+Tensor Forward::part(int id, const Tensor& x, const std::function<Tensor(const Tensor&)>& run) {
+  bool routed = false;
+  for (const Lane& lane : lanes_) routed = routed || (id >= 0 && lane.plan->at(id) != nullptr);
+  if (!routed) return run(x);
+  if (lanes_.size() > 1)
+    fail(ErrorCode::Unsupported,
+         "{}: a mixture of experts cannot run beside other adapter sets in one batch; run its "
+         "sequences on their own",
+         model_.sites()[static_cast<size_t>(id)].name);
+  return mixture(model_.sites()[static_cast<size_t>(id)], *lanes_[0].plan->at(id), x, run);
 }
 
 DropSite Forward::drop(int id, double p) const {
   if (!batch_.pass.training || p <= 0) return {};
-  return {p, row_keys_, dropout_key(model_.sites()[static_cast<size_t>(id)].name)};
+  const std::string& name = model_.sites()[static_cast<size_t>(id)].name;
+  return {p, state_->keys, static_cast<uint32_t>(name_key(name))};
+}
+
+Tensor dropout(const Tensor& x, double p, const View& view) {
+  if (!view.pass.training || p <= 0) return x;
+  const Tensor flat = x.dim() == 2 ? x : x.reshape({x.size(0), -1});
+  return dropout(flat, DropSite{p, view.row_keys, view.dropout_site}).reshape(x.sizes());
 }
 
 }  // namespace attune

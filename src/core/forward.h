@@ -1,38 +1,85 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/model.h"
+#include "core/row_state.h"
+#include "kernels/ops/attention.h"
 #include "kernels/ops/norm.h"
 
 namespace attune {
 
-/// One forward pass in progress: carries out the plan at every site and keeps what is wanted. Blocks (nn/) call it at
-/// each site; a site that nobody edits or wants costs one null test.
+/// Keys and values as attention reads them, prefixes included.
+struct KeyValues {
+  Tensor k, v;
+  RowIndex rows;
+};
+/// The sites of one attention; -1 where the family has none.
+struct AttentionSites {
+  int kv = -1, scores = -1, probs = -1, heads = -1;
+};
+
+/// One forward pass in progress: carries out the plan at every site and keeps what is wanted.
+/// Blocks (nn/) call it at each site; a site that nobody edits or wants costs one null test.
 class Forward {
  public:
-  /// Errors: BadInput when a wanted pattern matches no site; Unsupported when the value is never made.
+  /// Errors: BadInput when a wanted pattern matches no site; Unsupported when the value is never
+  /// made.
   Forward(Model& model, Batch batch, const Want& want);
 
-  /// Names the packed rows that the following sites see (keys of dropout are made when training).
-  void enter(const RowIndex& rows);
-  const RowIndex& rows() const { return rows_; }
+  /// Begins a stream: names the packed rows that the following sites see (keys of dropout are made
+  /// when training). Entering a stream of that name again goes on with its present rows.
+  void enter(const std::string& stream, const RowIndex& rows);
+  /// The rows from here on are one a sequence (pooled).
+  void enter_pooled();
+  const RowIndex& rows() const { return state_->rows; }
+  const RowIndex& rows(const std::string& stream) const { return streams_.at(stream).rows; }
+  /// int32 [rows]: where each row stands in its sequence, added rows counted.
+  Tensor positions();
+  /// The caller's own positions of the stream's rows (before anything was added).
+  void set_positions(const Tensor& positions) { state_->positions = positions; }
 
-  /// A Rows or Heads site: edits applied, value kept when wanted or read.
+  /// Something that stands beside each row of the input (token types), for the present rows; 0 for
+  /// added ones.
+  Tensor of_rows(const Tensor& given) const;
+
+  /// A Rows or Heads site: edits applied, value kept when wanted or read. Extend and Keep change
+  /// rows(): the result has as many rows as rows() then says.
   Tensor at(int site, const Tensor& x);
   /// True when someone edits, reads or wants the site.
-  bool touched(int site) const { return model_.plan().at(site) != nullptr || wanted(site); }
+  bool touched(int site) const;
   /// A projection at a Weight site, every edit included.
   Tensor project(int site, const Tensor& x);
-  /// Scale and bias of a norm site, edits folded in.
-  NormArgs norm(int site, kernels::NormKind kind, double eps) const;
-  /// An embedding table (thawed or base).
-  Tensor table(int site) const;
+  /// norm(dropout(x) + residual) at a norm site, edits folded in (kernels/ops/norm.h).
+  NormResult norm(int site, kernels::NormKind kind, double eps, const Tensor& x,
+                  const Tensor& residual = {}, const DropSite& drop = {}, bool keep_sum = false);
+  /// An embedding table or a lone vector, edits folded in. Errors: Unsupported when the adapter
+  /// sets of one batch edit it differently.
+  Tensor table(int site);
+  /// True when a table is more than one tensor to look up in: gather() must be used.
+  bool table_edited(int site) const;
+  /// Rows of a table by int32 index, every edit included: [rows, d] in the master type.
+  Tensor gather(int site, const Tensor& index, int64_t padding = -1);
   /// Dropout of the checkpoint's own kind at a site; off unless training.
   DropSite drop(int site, double p) const;
+  /// A Part site: `run` on the rows, or the mixture that a Route makes of it.
+  Tensor part(int site, const Tensor& x, const std::function<Tensor(const Tensor&)>& run);
+  /// Attention with whatever is edited inside: prefixes at kv, functions at scores and probs (the
+  /// reference form, in this block only), edits at heads. q [rows, heads * head_size]; k, v of
+  /// `memory` rows; result [rows, heads * head_size].
+  Tensor attend(const AttentionSites& sites, const Tensor& q, const Tensor& k, const Tensor& v,
+                const RowIndex& memory, AttentionArgs args);
+
+  /// Ends a stack: added rows leave, and with put_back rows that left come back as they were, so
+  /// that one row a token of the input is left, in its order.
+  Tensor finish(const Tensor& x, bool put_back);
+  /// True when some prompt asks that a head pools its first row.
+  bool pools_prompt() const { return state_->pooled; }
 
   const Batch& batch() const { return batch_; }
   /// The values kept for the caller, by site name.
@@ -41,17 +88,66 @@ class Forward {
   at::ScalarType master() const { return model_.numerics().master(); }
 
  private:
+  /// Sequences that follow one plan: all of them, or those of one adapter set.
+  struct Lane {
+    const Plan* plan = nullptr;
+    std::vector<int64_t> sequences;  // empty: all
+  };
+  /// A lane's rows among the present ones.
+  struct LaneRows {
+    const Plan* plan = nullptr;
+    Tensor index;   // int64; undefined: all rows
+    RowIndex rows;  // of the lane alone
+    Tensor keys;
+    int64_t begin = -1;  // >= 0: the rows are consecutive from here
+  };
+
+  int resolve(int site) const;
   bool wanted(int site) const { return !wanted_.empty() && wanted_[static_cast<size_t>(site)]; }
-  Tensor run_edits(const Site& site, const SitePlan& plan, Tensor x);
-  Tensor project_edited(const Site& site, SitePlan& plan, Tensor x);
+  void choose_lanes();
+  int64_t prefix_shift(const Plan& plan, const std::string& stream) const;
+  void split_rows();
+  Tensor lane_rows(const Tensor& x, const LaneRows& part) const;
+  Tensor join_lanes(const std::vector<Tensor>& parts) const;
+  View view_of(const Tensor& x, const RowIndex& rows, const Tensor& keys,
+               const SitePlan::Entry& entry) const;
+  // forward.cpp: rows and heads
+  Tensor run_flow(const Site& site, const SitePlan::Entry& entry, const Tensor& x,
+                  const RowIndex& rows, const Tensor& keys);
+  Tensor run_lane(const Site& site, const SitePlan& plan, size_t lane, Tensor x);
+  // forward_rows.cpp
+  Tensor extend_rows(const Extend& extend, const SitePlan::Entry& entry, size_t lane,
+                     const Tensor& x);
+  Tensor drop_rows(const Keep& keep, const SitePlan::Entry& entry, size_t lane, const Tensor& x);
+  Tensor mixture(const Site& part, const SitePlan& plan, const Tensor& x,
+                 const std::function<Tensor(const Tensor&)>& run);
+  // forward_weights.cpp
+  Tensor project_lane(const Site& site, const Plan& plan, const Tensor& x, const Tensor& keys);
+  Tensor project_edited(const Site& site, SitePlan& plan, Tensor x, const Tensor& keys);
+  Tensor side_edits(const SitePlan& plan, size_t first, const std::vector<Tensor>& inputs,
+                    const Tensor& keys, Tensor y);
+  Tensor gather_lane(const Site& site, const Plan& plan, const Tensor& ids, int64_t padding);
+  bool lanes_differ(int site) const;
+  // forward_attention.cpp
+  KeyValues key_values(int site, const Tensor& k, const Tensor& v, const RowIndex& memory);
+  KeyValues extend_keys(const Extend& extend, const SitePlan::Entry& entry, size_t lane,
+                        const KeyValues& kv);
+  Tensor reference_attention(const AttentionSites& sites, const Tensor& q, const KeyValues& kv,
+                             const AttentionArgs& args);
+  Tensor run_scores(int site, int64_t sequence, Tensor x, const RowIndex& rows);
+  size_t lane_of(int64_t sequence) const;
 
   Model& model_;
   const Batch batch_;  // a copy of handles: a head may outlive the caller's batch
   std::map<std::string, Tensor> captured_;
   std::vector<bool> wanted_;
   std::map<std::string, Tensor> reads_;
-  RowIndex rows_;
-  Tensor row_keys_;
+  std::vector<Lane> lanes_;
+  std::vector<LaneRows> parts_;  // by lane, for the present rows
+  Tensor lane_order_;            // int64 [rows]: where a row stands in the lanes one after another
+  std::map<std::string, RowState> streams_;
+  RowState* state_ = nullptr;
+  std::vector<int> experts_;  // inside a copy: its sites by the site they copy; else empty
 };
 
 }  // namespace attune

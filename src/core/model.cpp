@@ -1,13 +1,18 @@
 #include "core/model.h"
 
 #include "base/error.h"
+#include "base/text.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
 namespace attune {
 
-at::ScalarType Numerics::master() const { return master_of(compute); }
-at::ScalarType Numerics::scalar() const { return scalar_of(compute); }
+at::ScalarType Numerics::master() const {
+  return master_of(compute);
+}
+at::ScalarType Numerics::scalar() const {
+  return scalar_of(compute);
+}
 
 Model::Model() = default;
 Model::~Model() = default;
@@ -28,7 +33,9 @@ WeightSlot& Model::slot(const Site& site) {
   ATTUNE_ASSERT(site.storage >= 0);
   return *slots_[static_cast<size_t>(site.storage)];
 }
-const WeightSlot& Model::slot(const Site& site) const { return const_cast<Model*>(this)->slot(site); }
+const WeightSlot& Model::slot(const Site& site) const {
+  return const_cast<Model*>(this)->slot(site);
+}
 
 int Model::add_site(Site site, int tied_to) {
   ATTUNE_ASSERT(find(site.name) == nullptr);
@@ -43,6 +50,40 @@ int Model::add_site(Site site, int tied_to) {
   }
   sites_.push_back(std::move(site));
   return sites_.back().id;
+}
+
+namespace {
+
+/// Is `name` inside the part: what it computes with and what it gives, not what it is given?
+bool inside(const std::string& part, const std::string& name) {
+  if (!starts_with(name, part + ".")) return false;
+  const std::string point = name.substr(part.size() + 1);
+  return point != "in" && point != "norm" && point != "post_norm" && point != "memory";
+}
+
+}  // namespace
+
+std::vector<std::vector<int>> Model::add_experts(const Site& part, int experts) {
+  std::vector<int> originals;
+  for (const Site& site : sites_)
+    if (site.copy_of < 0 && inside(part.name, site.name)) originals.push_back(site.id);
+  std::vector<std::vector<int>> result(static_cast<size_t>(experts));
+  for (int expert = 0; expert < experts; ++expert) {
+    for (const int original : originals) {
+      Site copy = sites_[static_cast<size_t>(original)];
+      copy.name = format("{}.e{}{}", part.name, expert, copy.name.substr(part.name.size()));
+      const Site* present = find(copy.name);
+      if (present == nullptr) {
+        copy.copy_of = original;
+        copy.hidden = true;
+        copy.id = static_cast<int>(sites_.size());
+        sites_.push_back(std::move(copy));
+        present = &sites_.back();
+      }
+      result[static_cast<size_t>(expert)].push_back(present->id);
+    }
+  }
+  return result;
 }
 
 }  // namespace attune

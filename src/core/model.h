@@ -15,11 +15,12 @@ namespace attune {
 
 /// The tensors behind one storage id, and their names in a checkpoint.
 struct WeightSlot {
-  Tensor weight, bias;            // master type; never changed while edits are attached, except by merge
+  Tensor weight, bias;  // master type; never changed while edits are attached, except by merge
   std::string weight_name, bias_name;
-  std::string module;             // path in transformers' class with a head: "bert.pooler.dense", whatever the file says
-  bool fresh = false;             // not in the checkpoint: drawn from the seed
-  WeightCopies copies;            // compute copies of `weight`
+  std::string module;  // path in transformers' class with a head: "bert.pooler.dense", whatever the
+                       // file says
+  bool fresh = false;  // not in the checkpoint: drawn from the seed
+  WeightCopies copies;  // compute copies of `weight`
 };
 
 /// How the model computes: numbers, and dropout of the checkpoint's own sites.
@@ -29,14 +30,15 @@ struct Numerics {
   at::ScalarType scalar() const;
 };
 
-/// A loaded model: a flat list of sites, the tensors behind them, the plan of edits, and a forward pass.
+/// A loaded model: a flat list of sites, the tensors behind them, the plan of edits, and a forward
+/// pass.
 class Model {
  public:
   Model();
   virtual ~Model();
   const std::vector<Site>& sites() const { return sites_; }
-  const Site& site(std::string_view name) const;     // Internal when absent
-  const Site* find(std::string_view name) const;     // null when absent
+  const Site& site(std::string_view name) const;  // Internal when absent
+  const Site* find(std::string_view name) const;  // null when absent
   WeightSlot& slot(const Site& site);
   const WeightSlot& slot(const Site& site) const;
   size_t slots() const { return slots_.size(); }
@@ -49,6 +51,12 @@ class Model {
 
   /// Runs the batch. Errors: BadInput for inputs outside the model's tables, naming row and value.
   virtual Output forward(const Batch& batch, const Want& want) = 0;
+
+  /// Route: `experts` copies of the sites inside a part, named "enc.0.ffn.e3.up"; their tensors are
+  /// the part's own until they are trained. Copies once made are reused. Returns them by expert.
+  std::vector<std::vector<int>> add_experts(const Site& part, int experts);
+  /// Hides an expert's copy from patterns, or shows it.
+  void hide(int site, bool hidden) { sites_[static_cast<size_t>(site)].hidden = hidden; }
 
  protected:
   /// Adds a site and returns its id. A Weight site without `tied_to` gets a slot of its own.

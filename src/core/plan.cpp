@@ -8,6 +8,16 @@ bool SitePlan::only_low_rank() const {
   return true;
 }
 
+bool SitePlan::beside_the_base() const {
+  if (weight.defined() || bias.defined()) return false;
+  for (const Entry& entry : edits) {
+    const Scale* scale = std::get_if<Scale>(entry.edit);
+    if (std::holds_alternative<Reweight>(*entry.edit) || (scale != nullptr && scale->in.defined()))
+      return false;
+  }
+  return true;
+}
+
 SitePlan& Plan::need(int site) {
   if (static_cast<size_t>(site) >= sites_.size()) sites_.resize(static_cast<size_t>(site) + 1);
   std::unique_ptr<SitePlan>& slot = sites_[static_cast<size_t>(site)];
@@ -15,7 +25,9 @@ SitePlan& Plan::need(int site) {
   return *slot;
 }
 
-void Plan::clear() { sites_.clear(); }
+void Plan::clear() {
+  sites_.clear();
+}
 
 bool Plan::empty() const {
   for (const std::unique_ptr<SitePlan>& site : sites_)

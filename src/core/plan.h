@@ -17,22 +17,28 @@ namespace attune {
 struct SitePlan {
   struct Entry {
     const Edit* edit = nullptr;
-    std::string owner;        // "lora" of set "default", for messages
+    std::string owner;  // "lora" of set "default", for messages
     uint32_t dropout_site = 0;
   };
   std::vector<Entry> edits;
-  Tensor weight, bias;        // thawed values; undefined: the base
-  WeightCopies copies;        // compute copies of a thawed weight
-  bool read = false;          // some function reads this site's value
+  Tensor weight, bias;                        // thawed values; undefined: the base
+  bool own_weight = false, own_bias = false;  // thawed for this expert's copy alone
+  WeightCopies copies;                        // compute copies of a thawed weight
+  bool read = false;                          // some function reads this site's value
+  std::vector<std::vector<int>> experts;  // Route: by expert, the copy of each site (-1: itself)
   /// Every edit is a LowRank: the projection takes them as arguments of one node.
   bool only_low_rank() const;
+  /// No edit asks for another weight or another input: the product is the base's, the edits run on
+  /// its result.
+  bool beside_the_base() const;
 };
 
 /// What runs at every site of one model. A site nobody edits or reads is a null pointer.
 class Plan {
  public:
   const SitePlan* at(int site) const {
-    return static_cast<size_t>(site) < sites_.size() ? sites_[static_cast<size_t>(site)].get() : nullptr;
+    return static_cast<size_t>(site) < sites_.size() ? sites_[static_cast<size_t>(site)].get()
+                                                     : nullptr;
   }
   SitePlan* mutable_at(int site) { return const_cast<SitePlan*>(at(site)); }
   /// The plan of a site, made when absent.
@@ -42,6 +48,8 @@ class Plan {
 
   /// Called with the pass before every forward (the tuners' prepare).
   std::function<void(const Pass&)> prepare;
+  /// The plan of one adapter set alone, enabled or not, for sequences that name it (Batch::sets).
+  std::function<const Plan&(int32_t set)> of_set;
 
  private:
   std::vector<std::unique_ptr<SitePlan>> sites_;

@@ -24,9 +24,10 @@ struct Entry {
   std::string tiny;                             // YAML options for the conformance suites
   bool identity_at_start = true;                // methods: unchanged output before training
   std::map<std::string, std::string> excludes;  // methods: partner -> reason; rare
-  std::function<int64_t(const std::vector<Site>&, const Options&)> count;  // the paper's parameter formula
+  std::function<int64_t(const std::vector<Site>&, const Options&)>
+      count;  // the paper's parameter formula
   std::vector<std::string> examples;
-  double learning_rate = 0;                     // methods: the peak rate of `lr: auto`
+  double learning_rate = 0;  // methods: the peak rate of `lr: auto`
 };
 
 /// Things of one kind by name. Filled once from a .def file, never by static registration.
@@ -35,9 +36,11 @@ class Registry {
  public:
   /// Errors: Internal on a duplicate.
   void add(Entry<T> entry) {
-    if (find(entry.name) != nullptr) fail(ErrorCode::Internal, "\"{}\" is registered twice", entry.name);
+    if (find(entry.name) != nullptr)
+      fail(ErrorCode::Internal, "\"{}\" is registered twice", entry.name);
     entries_.push_back(std::move(entry));
-    std::sort(entries_.begin(), entries_.end(), [](const Entry<T>& a, const Entry<T>& b) { return a.name < b.name; });
+    std::sort(entries_.begin(), entries_.end(),
+              [](const Entry<T>& a, const Entry<T>& b) { return a.name < b.name; });
   }
   const Entry<T>* find(std::string_view name) const {
     for (const Entry<T>& entry : entries_)
@@ -47,7 +50,8 @@ class Registry {
   /// Errors: BadInput, naming the nearest.
   const Entry<T>& at(std::string_view name) const {
     const Entry<T>* entry = find(name);
-    if (entry == nullptr) fail(ErrorCode::BadInput, "unknown name \"{}\";{}", name, suggestion(name, names()));
+    if (entry == nullptr)
+      fail(ErrorCode::BadInput, "unknown name \"{}\";{}", name, suggestion(name, names()));
     return *entry;
   }
   const std::vector<Entry<T>>& all() const { return entries_; }

@@ -9,7 +9,7 @@
 namespace attune {
 
 Tensor Block::normed(Forward& pass, int norm_site, const Tensor& x) const {
-  return add_norm(x, Tensor(), {}, pass.norm(norm_site, spec_.norm, spec_.norm_eps), false).y;
+  return pass.norm(norm_site, spec_.norm, spec_.norm_eps, x).y;
 }
 
 Tensor Block::attend(Forward& pass, const Tensor& x) const {
@@ -25,12 +25,9 @@ Tensor Block::attend(Forward& pass, const Tensor& x) const {
   args.causal = spec_.causal;
   args.window = spec_.window;
   args.drop = pass.drop(sites_.self_probs, spec_.attention_dropout);
-  Tensor heads = attention(q, k, v, pass.rows(), pass.rows(), args);
-  if (pass.touched(sites_.heads)) {
-    const int64_t rows = heads.size(0);
-    heads =
-        pass.at(sites_.heads, heads.view({rows, spec_.heads, spec_.head_size})).reshape({rows, -1});
-  }
+  const Tensor heads =
+      pass.attend({sites_.self_kv, sites_.self_scores, sites_.self_probs, sites_.heads}, q, k, v,
+                  pass.rows(), args);
   return pass.at(sites_.self_out, pass.project(sites_.o, heads));
 }
 
@@ -46,19 +43,24 @@ Tensor Block::join(Forward& pass, const Tensor& part, const Tensor& x, int part_
                    int norm_site) const {
   const DropSite drop = pass.drop(part_site, spec_.hidden_dropout);
   if (spec_.pre_norm) return x + dropout(part, drop);
-  return add_norm(part, x, drop, pass.norm(norm_site, spec_.norm, spec_.norm_eps), false).y;
+  return pass.norm(norm_site, spec_.norm, spec_.norm_eps, part, x, drop).y;
 }
 
 Tensor Block::forward(Forward& pass, Tensor x) const {
   x = pass.at(sites_.resid_in, x);
   const Tensor self_in =
       pass.at(sites_.self_in, spec_.pre_norm ? normed(pass, sites_.self_norm, x) : x);
-  x = pass.at(sites_.resid_mid,
-              join(pass, attend(pass, self_in), x, sites_.self_out, sites_.self_norm));
+  x = pass.at(sites_.resid_mid, join(pass,
+                                     pass.part(sites_.self, self_in,
+                                               [&](const Tensor& in) { return attend(pass, in); }),
+                                     x, sites_.self_out, sites_.self_norm));
   const Tensor ffn_in =
       pass.at(sites_.ffn_in, spec_.pre_norm ? normed(pass, sites_.ffn_norm, x) : x);
-  return pass.at(sites_.resid_out,
-                 join(pass, feed_forward(pass, ffn_in), x, sites_.ffn_out, sites_.ffn_norm));
+  return pass.at(
+      sites_.resid_out,
+      join(pass,
+           pass.part(sites_.ffn, ffn_in, [&](const Tensor& in) { return feed_forward(pass, in); }),
+           x, sites_.ffn_out, sites_.ffn_norm));
 }
 
 }  // namespace attune

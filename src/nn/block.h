@@ -8,6 +8,7 @@ namespace attune {
 struct BlockSites {
   int resid_in = -1, self_in = -1, q = -1, k = -1, v = -1, heads = -1, o = -1, self_out = -1,
       self_norm = -1;
+  int self = -1, self_kv = -1, self_scores = -1, ffn = -1;
   int self_probs = -1, resid_mid = -1, ffn_in = -1, up = -1, gate = -1, hidden = -1, down = -1,
       ffn_out = -1;
   int ffn_norm = -1, resid_out = -1;

@@ -25,13 +25,16 @@ class Transformer final : public Model {
   BlockSites add_block(int layer);
   void add_head();
   Tensor embed(Forward& pass, const Stream& stream) const;
+  Tensor embed_fused(Forward& pass, const Stream& stream) const;
+  Tensor embed_apart(Forward& pass, const Stream& stream) const;
+  Tensor position_index(Forward& pass, const Stream& stream) const;
   /// The rows that enter the head's last projection, and which of head and sequence rows they are.
   Tensor head_input(Forward& pass, const Tensor& x, const RowIndex& rows) const;
 
   ModelSpec spec_;
   std::vector<Block> blocks_;
-  int tok_ = -1, pos_ = -1, type_ = -1, embed_norm_ = -1, embed_out_ = -1, final_norm_ = -1,
-      final_ = -1;
+  int tok_ = -1, pos_ = -1, type_ = -1, embed_norm_ = -1, embed_rows_ = -1, embed_out_ = -1,
+      final_norm_ = -1, final_ = -1;
   int head_pool_ = -1, head_transform_ = -1, head_norm_ = -1, head_in_ = -1, head_proj_ = -1,
       head_bias_ = -1, logits_ = -1;
 };

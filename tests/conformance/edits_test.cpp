@@ -241,12 +241,6 @@ TEST_F(Verbs, ASiteThatDoesNotAdmitTheVerbRefusesIt) {
   EXPECT_TRUE(model_->plan().empty());
 }
 
-TEST_F(Verbs, WhatIsAdmittedButNotBuiltSaysSo) {
-  const std::string text =
-      error_text(ErrorCode::Unsupported, [&] { with("enc.0.self.kv", Extend{}, [] {}); });
-  EXPECT_NE(text.find("Extend at enc.0.self.kv"), std::string::npos) << text;
-}
-
 TEST_F(Verbs, WhatDoesNotFoldKeepsTheWeightsAndIsNamed) {
   Edits edits(*model_, [&](Attachment& attachment) {
     attachment.add(attachment.sites("enc.0.self.q")[0], Shift{noise("by", {16}, 1)});

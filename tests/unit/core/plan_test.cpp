@@ -89,13 +89,6 @@ TEST(Folds, OnlyAffineVerbsAtWeightsDoAndAShiftNeedsABias) {
   EXPECT_FALSE(folds(site_of("enc.0.resid.mid", SiteKind::Rows), Apply{}));
 }
 
-TEST(CarriedOut, WhatIsToComeIsKnown) {
-  EXPECT_TRUE(carried_out(site_of("q", SiteKind::Weight, WeightKind::Projection), LowRank{}));
-  EXPECT_FALSE(carried_out(site_of("t", SiteKind::Weight, WeightKind::Table), LowRank{}));
-  EXPECT_FALSE(carried_out(site_of("enc.0.resid.in", SiteKind::Rows), Extend{}));
-  EXPECT_FALSE(carried_out(site_of("enc.0.ffn", SiteKind::Part), Route{}));
-}
-
 TEST(Sites, AGlobSelectsInModelOrder) {
   const std::vector<Site> sites{site_of("enc.0.self.v", SiteKind::Weight),
                                 site_of("enc.0.self.q", SiteKind::Weight),

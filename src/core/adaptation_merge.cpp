@@ -1,0 +1,156 @@
+// Folding edits into weights, and back.
+#include "base/error.h"
+#include "base/text.h"
+#include "core/adaptation_state.h"
+#include "tensor/matmul.h"
+#include "tensor/torch.h"
+
+namespace attune {
+
+namespace {
+
+/// A weight site into which an edit of the rows beside it folds.
+struct Neighbour {
+  const Site* weight = nullptr;
+  bool input = false;  // the rows go into the projection; otherwise they come out of it
+};
+
+Neighbour neighbour_of(const Model& model, const Site& site) {
+  const std::string block = block_of(site);
+  if (block.empty()) return {};
+  const std::string point = site.name.substr(block.size());
+  for (const std::string part : {"self", "cross"}) {
+    if (point == part + ".heads") return {model.find(block + part + ".o"), true};
+    if (point == part + ".out" && model.find(block + part + ".post_norm") == nullptr)
+      return {model.find(block + part + ".o"), false};
+  }
+  if (point == "ffn.hidden") return {model.find(block + "ffn.down"), true};
+  if (point == "ffn.out" && model.find(block + "ffn.post_norm") == nullptr)
+    return {model.find(block + "ffn.down"), false};
+  return {};
+}
+
+/// The weights that merging one set gives, by storage, and what cannot be folded.
+class Folding {
+ public:
+  explicit Folding(const Model& model) : model_(model) {
+    for (const Site& site : model.sites())
+      if (site.storage >= 0 && site.copy_of < 0) ++users_[site.storage];
+  }
+
+  void thawed(const Owned& owned) {
+    if (owned.role != Owned::Role::Thawed) return;
+    const Site& site = model_.sites()[static_cast<size_t>(owned.site)];
+    if (site.copy_of >= 0) return;  // its mixture is refused by itself
+    Affine& map = map_of(site);
+    (ends_with(owned.name, "/weight") ? map.weight : map.bias) = owned.value.detach().clone();
+  }
+
+  void edit(const std::string& method, int id, const Edit& edit) {
+    if (std::holds_alternative<Observe>(edit)) return;  // changes nothing
+    const Site& site = model_.sites()[static_cast<size_t>(id)];
+    if (folds(site, edit) && users_[site.storage] == 1) {
+      Affine& map = map_of(site);
+      map = fold(map, edit, site.weight);
+      return;
+    }
+    const Neighbour beside = neighbour_of(model_, site);
+    const bool constant =
+        std::holds_alternative<Scale>(edit) ||
+        (std::holds_alternative<Shift>(edit) && std::get<Shift>(edit).by.numel() == site.out);
+    const bool fits = constant && beside.weight != nullptr && users_[beside.weight->storage] == 1 &&
+                      (beside.weight->bias || std::holds_alternative<Scale>(edit));
+    if (!fits) {
+      refused_.push_back(format("{} of {} at {}{}", verb_name(edit), method, site.name,
+                                why(site, beside, constant)));
+    } else if (beside.input) {
+      before_.push_back({beside.weight, &edit});
+    } else {
+      after_.push_back({beside.weight, &edit});
+    }
+  }
+
+  /// Rows' edits fold in last: those of the output in their order, those of the input in reverse.
+  std::map<int, Affine> finish() {
+    for (const std::pair<const Site*, const Edit*>& entry : after_) {
+      Affine& map = map_of(*entry.first);
+      map = fold(map, *entry.second);
+    }
+    for (size_t i = before_.size(); i-- > 0;) {
+      Affine& map = map_of(*before_[i].first);
+      if (const Scale* scale = std::get_if<Scale>(before_[i].second)) {
+        map.weight = map.weight * scale->out.reshape({1, -1});
+      } else {
+        const Tensor by = std::get<Shift>(*before_[i].second).by.reshape({1, -1});
+        map.bias = map.bias +
+                   matmul(by.to(map.weight.scalar_type()), map.weight, false, true).reshape({-1});
+      }
+    }
+    return std::move(maps_);
+  }
+  const std::vector<std::string>& refused() const { return refused_; }
+
+ private:
+  Affine& map_of(const Site& site) {
+    const WeightSlot& slot = model_.slot(site);
+    return maps_.try_emplace(site.storage, Affine{slot.weight, slot.bias}).first->second;
+  }
+  std::string why(const Site& site, const Neighbour& beside, bool constant) const {
+    if (site.storage >= 0 && users_.at(site.storage) > 1)
+      return " (a tensor that several sites share)";
+    if (constant && beside.weight != nullptr && !beside.weight->bias)
+      return format(" ({} has no bias that could hold it)", beside.weight->name);
+    if (site.kind == SiteKind::Weight && !site.bias) return " (it has no bias that could hold it)";
+    return "";
+  }
+
+  const Model& model_;
+  std::map<int, int> users_;
+  std::map<int, Affine> maps_;
+  std::vector<std::pair<const Site*, const Edit*>> before_, after_;
+  std::vector<std::string> refused_;
+};
+
+}  // namespace
+
+void Adaptation::merge(std::string_view name) {
+  State& state = *state_;
+  const AdapterSet& set = state.need(name);
+  at::NoGradGuard no_grad;
+  state.prepare(Pass{}, &set);
+  Folding folding(state.model);
+  for (const Attached& attached : set.tuners)
+    for (const Owned& owned : attached.recorder->owned()) folding.thawed(owned);
+  for (const Attached& attached : set.tuners)
+    for (const std::pair<int, Edit>& entry : attached.recorder->edits())
+      folding.edit(attached.spec.method, entry.first, entry.second);
+  if (!folding.refused().empty())
+    fail(ErrorCode::Unsupported,
+         "merging \"{}\": {} edit(s) cannot be folded into weights: {}. Keep the adapter beside "
+         "the model instead",
+         name, folding.refused().size(), join(folding.refused(), ", "));
+  for (const std::pair<const int, Affine>& entry : folding.finish()) {
+    WeightSlot& slot = state.model.slot_at(static_cast<size_t>(entry.first));
+    state.merged.push_back({entry.first, slot.weight, slot.bias});
+    slot.weight = entry.second.weight.detach().contiguous();
+    slot.bias = entry.second.bias.defined() ? entry.second.bias.detach().contiguous() : Tensor();
+    slot.copies = {};  // keyed by address, which the allocator may give out again
+  }
+  state.merged_sets.emplace_back(name);
+  enable(name, false);
+}
+
+void Adaptation::unmerge() {
+  while (!state_->merged.empty()) {
+    const State::PreImage& image = state_->merged.back();
+    WeightSlot& slot = state_->model.slot_at(static_cast<size_t>(image.storage));
+    slot.weight = image.weight;
+    slot.bias = image.bias;
+    slot.copies = {};
+    state_->merged.pop_back();
+  }
+  for (const std::string& name : state_->merged_sets) enable(name, true);
+  state_->merged_sets.clear();
+}
+
+}  // namespace attune

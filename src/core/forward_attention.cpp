@@ -1,0 +1,153 @@
+// Key-value, scores and heads sites: prefixes, and the reference form of attention where a function
+// looks inside.
+#include <limits>
+
+#include "base/error.h"
+#include "core/forward.h"
+#include "kernels/ops/rowwise.h"
+#include "tensor/matmul.h"
+#include "tensor/torch.h"
+#include "tensor/types.h"
+
+namespace attune {
+
+size_t Forward::lane_of(int64_t sequence) const {
+  for (size_t lane = 0; lanes_.size() > 1 && lane < lanes_.size(); ++lane)
+    for (const int64_t b : lanes_[lane].sequences)
+      if (b == sequence) return lane;
+  return 0;
+}
+
+KeyValues Forward::extend_keys(const Extend& extend, const SitePlan::Entry& entry, size_t lane,
+                               const KeyValues& kv) {
+  if (!extend.keys.defined() || extend.keys.size(-2) == 0) return kv;
+  Tensor keys = cast(extend.keys, kv.k.scalar_type());
+  Tensor values = cast(extend.values, kv.v.scalar_type());
+  if (extend.gate) {
+    const Tensor by = cast(extend.gate(view_of(kv.k, kv.rows, Tensor(), entry)), keys.scalar_type())
+                          .reshape({-1, 1, 1});
+    keys = (keys.dim() == 2 ? keys.unsqueeze(0) : keys) * by;
+    values = (values.dim() == 2 ? values.unsqueeze(0) : values) * by;
+  }
+  const Extended next =
+      extend_index(kv.rows, keys.size(-2), keys.dim() == 3, lanes_[lane].sequences);
+  return {at::cat({kv.k, keys.reshape({-1, keys.size(-1)})}).index_select(0, next.order),
+          at::cat({kv.v, values.reshape({-1, values.size(-1)})}).index_select(0, next.order),
+          next.rows};
+}
+
+KeyValues Forward::key_values(int id, const Tensor& k, const Tensor& v, const RowIndex& memory) {
+  KeyValues kv{k, v, memory};
+  if (id < 0) return kv;
+  id = resolve(id);
+  const Site& site = model_.sites()[static_cast<size_t>(id)];
+  for (size_t lane = 0; lane < lanes_.size(); ++lane) {
+    const SitePlan* plan = lanes_[lane].plan->at(id);
+    if (plan == nullptr) continue;
+    for (const SitePlan::Entry& entry : plan->edits) {
+      if (const Extend* extend = std::get_if<Extend>(entry.edit)) {
+        kv = extend_keys(*extend, entry, lane, kv);
+        continue;
+      }
+      if (lanes_.size() > 1)
+        fail(ErrorCode::Unsupported,
+             "{}: a function at keys and values cannot run beside other adapter sets in one batch; "
+             "run its sequences on their own",
+             site.name);
+      const int64_t width = kv.k.size(1);
+      const Tensor both = run_flow(site, entry, at::cat({kv.k, kv.v}, 1), kv.rows, Tensor());
+      kv.k = both.narrow(1, 0, width).contiguous();
+      kv.v = both.narrow(1, width, width).contiguous();
+    }
+  }
+  return kv;
+}
+
+Tensor Forward::attend(const AttentionSites& sites, const Tensor& q, const Tensor& k,
+                       const Tensor& v, const RowIndex& memory, AttentionArgs args) {
+  const KeyValues kv = key_values(sites.kv, k, v, memory);
+  const bool inside = touched(sites.scores) || touched(sites.probs);
+  Tensor heads = inside ? reference_attention(sites, q, kv, args)
+                        : attention(q, kv.k, kv.v, rows(), kv.rows, args);
+  if (touched(sites.heads)) {
+    const int64_t count = heads.size(0);
+    heads = at(sites.heads, heads.view({count, args.heads, args.head_size})).reshape({count, -1});
+  }
+  return heads;
+}
+
+Tensor Forward::run_scores(int id_in, int64_t sequence, Tensor x, const RowIndex& rows) {
+  if (id_in < 0) return x;
+  const int id = resolve(id_in);
+  const SitePlan* plan = lanes_[lane_of(sequence)].plan->at(id);
+  if (plan == nullptr) return x;
+  const Site& site = model_.sites()[static_cast<size_t>(id)];
+  for (const SitePlan::Entry& entry : plan->edits) x = run_flow(site, entry, x, rows, Tensor());
+  return x;
+}
+
+namespace {
+
+/// What the fused kernel adds to the scores of one sequence: [heads, Lq, Lk] or undefined.
+Tensor added_scores(const AttentionArgs& args, int64_t queries, int64_t keys, const Tensor& like) {
+  const bool bounded = args.causal || args.window > 0;
+  if (!bounded && !args.bias.defined()) return Tensor();
+  const at::TensorOptions whole = at::TensorOptions().dtype(at::kLong);
+  const int64_t shift = args.causal ? keys - queries : 0;
+  const Tensor place = at::arange(queries, whole).unsqueeze(1) + shift;
+  const Tensor distance = at::arange(keys, whole).unsqueeze(0) - place;  // j - position
+  Tensor sum = at::zeros({args.heads, queries, keys}, like.options());
+  if (args.bias.defined()) {
+    const int64_t reach = (args.bias.size(1) - 1) / 2;
+    const Tensor index = (distance.clamp(-reach, reach) + reach).reshape({-1});
+    sum = sum + args.bias.index_select(1, index).reshape({args.heads, queries, keys});
+  }
+  if (!bounded) return sum;
+  Tensor hidden = at::zeros_like(distance, at::kBool);
+  if (args.causal) hidden = hidden.logical_or(distance > 0);
+  if (args.window > 0) hidden = hidden.logical_or(distance.abs() >= args.window);
+  return sum.masked_fill(hidden.unsqueeze(0), -std::numeric_limits<double>::infinity());
+}
+
+/// Columns of head h of the rows [begin, begin + count), in the master type.
+Tensor head_rows(const Tensor& x, int64_t begin, int64_t count, int64_t head, int64_t size) {
+  return x.narrow(0, begin, count).narrow(1, head * size, size);
+}
+
+}  // namespace
+
+/// Differs: dropout on probabilities draws other bits here than in the fused kernel; both depend
+/// only on the query's key, its head and the key's position, so packed = one by one holds in both.
+Tensor Forward::reference_attention(const AttentionSites& sites, const Tensor& q_in,
+                                    const KeyValues& kv, const AttentionArgs& args) {
+  const Tensor q = cast(q_in, master()), k = cast(kv.k, master()), v = cast(kv.v, master());
+  const int64_t size = args.head_size, share = args.heads / args.kv_heads;
+  std::vector<Tensor> results;
+  for (int64_t b = 0; b < rows().sequences(); ++b) {
+    const int64_t queries = rows().length(b), keys = kv.rows.length(b);
+    if (queries == 0) continue;
+    const RowIndex own = RowIndex::from_lengths({queries});
+    std::vector<Tensor> scores, heads;
+    for (int64_t h = 0; h < args.heads; ++h)
+      scores.push_back(attune::matmul(head_rows(q, rows().begin(b), queries, h, size),
+                                      head_rows(k, kv.rows.begin(b), keys, h / share, size), false,
+                                      true));
+    Tensor x = at::stack(scores) * args.scale;
+    const Tensor more = added_scores(args, queries, keys, x);
+    if (more.defined()) x = x + more;
+    x = run_scores(sites.scores, b, x, own).softmax(-1);
+    x = run_scores(sites.probs, b, x, own);
+    for (int64_t h = 0; h < args.heads; ++h) {
+      DropSite drop = args.drop;
+      drop.site += static_cast<uint32_t>(h + 1) * 0x9E3779B9U;
+      if (drop.row_keys.defined())
+        drop.row_keys = drop.row_keys.narrow(0, rows().begin(b), queries);
+      heads.push_back(attune::matmul(dropout(x.select(0, h).contiguous(), drop),
+                                     head_rows(v, kv.rows.begin(b), keys, h / share, size)));
+    }
+    results.push_back(at::cat(heads, 1));
+  }
+  return cast(at::cat(results), q_in.scalar_type());
+}
+
+}  // namespace attune

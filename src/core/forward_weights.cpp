@@ -1,0 +1,209 @@
+// Weight sites: projections, norms, tables, with every edit.
+#include "base/error.h"
+#include "core/forward.h"
+#include "kernels/ops/rowwise.h"
+#include "tensor/matmul.h"
+#include "tensor/torch.h"
+#include "tensor/types.h"
+
+namespace attune {
+
+namespace {
+
+LowRankTerm term_of(const SitePlan::Entry& entry) {
+  const LowRank& low = std::get<LowRank>(*entry.edit);
+  return {low.down, low.up, low.scale, low.dropout, entry.dropout_site};
+}
+
+/// y * by or y + by in the master type, so that small trained steps survive bf16.
+Tensor in_master(const Tensor& y, const Tensor& by, bool multiply) {
+  const Tensor wide = cast(y, by.scalar_type()), row = by.reshape({1, -1});
+  return cast(multiply ? wide * row : wide + row, y.scalar_type());
+}
+
+Affine base_map(const WeightSlot& slot, const SitePlan* plan) {
+  Affine map{slot.weight, slot.bias};
+  if (plan == nullptr) return map;
+  if (plan->weight.defined()) map.weight = plan->weight;
+  if (plan->bias.defined()) map.bias = plan->bias;
+  return map;
+}
+
+/// The number of edits up to the last one that `asks` for a folded weight.
+template <class Asks>
+size_t folded_edits(const SitePlan& plan, const Asks& asks) {
+  size_t first = plan.edits.size();
+  while (first > 0 && !asks(*plan.edits[first - 1].edit)) --first;
+  return first;
+}
+
+}  // namespace
+
+bool Forward::lanes_differ(int site) const {
+  if (lanes_.size() == 1) return false;
+  for (const Lane& lane : lanes_)
+    if (lane.plan->at(site) != nullptr) return true;
+  return false;
+}
+
+Tensor Forward::project(int id_in, const Tensor& x) {
+  const int id = resolve(id_in);
+  const Site& site = model_.sites()[static_cast<size_t>(id)];
+  if (!lanes_differ(id)) return project_lane(site, *lanes_[0].plan, x, state_->keys);
+  bool beside = true;
+  for (const Lane& lane : lanes_) {
+    const SitePlan* plan = lane.plan->at(id);
+    beside = beside && (plan == nullptr || plan->beside_the_base());
+  }
+  std::vector<Tensor> parts;
+  if (!beside) {
+    for (const LaneRows& part : parts_)
+      parts.push_back(project_lane(site, *part.plan, lane_rows(x, part), part.keys));
+    return join_lanes(parts);
+  }
+  // One product over all rows; each set's edits on its own rows.
+  WeightSlot& slot = model_.slot(site);
+  const Tensor y = linear(x, slot.weight, slot.bias, &slot.copies, {}, {});
+  for (const LaneRows& part : parts_) {
+    const SitePlan* plan = part.plan->at(id);
+    const Tensor own = lane_rows(y, part);
+    const std::vector<Tensor> inputs(plan != nullptr ? plan->edits.size() : 0, lane_rows(x, part));
+    parts.push_back(plan != nullptr ? side_edits(*plan, 0, inputs, part.keys, own) : own);
+  }
+  return join_lanes(parts);
+}
+
+Tensor Forward::project_lane(const Site& site, const Plan& whole, const Tensor& x,
+                             const Tensor& keys) {
+  WeightSlot& slot = model_.slot(site);
+  SitePlan* plan = const_cast<Plan&>(whole).mutable_at(site.id);
+  if (plan == nullptr) return linear(x, slot.weight, slot.bias, &slot.copies, {}, {});
+  if (!plan->only_low_rank()) return project_edited(site, *plan, x, keys);
+  const Affine map = base_map(slot, plan);
+  WeightCopies& copies = plan->weight.defined() ? plan->copies : slot.copies;
+  std::vector<LowRankTerm> terms;
+  for (const SitePlan::Entry& entry : plan->edits) terms.push_back(term_of(entry));
+  return linear(x, map.weight, map.bias, &copies, terms, keys);
+}
+
+/// Edits up to the last Reweight fold into the weight; the others run as side-cars, input scales
+/// pushed to the right.
+Tensor Forward::project_edited(const Site& site, SitePlan& plan, Tensor x, const Tensor& keys) {
+  WeightSlot& slot = model_.slot(site);
+  Affine map = base_map(slot, &plan);
+  WeightCopies* copies = plan.weight.defined() ? &plan.copies : &slot.copies;
+  const size_t first =
+      folded_edits(plan, [](const Edit& edit) { return std::holds_alternative<Reweight>(edit); });
+  for (size_t i = 0; i < first; ++i) map = fold(map, *plan.edits[i].edit);
+  if (first > 0) copies = nullptr;
+  std::vector<Tensor> inputs(plan.edits.size());
+  for (size_t i = plan.edits.size(); i-- > first;) {
+    inputs[i] = x;
+    const Scale* scale = std::get_if<Scale>(plan.edits[i].edit);
+    if (scale != nullptr && scale->in.defined()) x = in_master(x, scale->in, true);
+  }
+  return side_edits(plan, first, inputs, keys, linear(x, map.weight, map.bias, copies, {}, {}));
+}
+
+/// Edits from `first` on, run on the result y; inputs[i] is what edit i's LowRank multiplies.
+Tensor Forward::side_edits(const SitePlan& plan, size_t first, const std::vector<Tensor>& inputs,
+                           const Tensor& keys, Tensor y) {
+  for (size_t i = first; i < plan.edits.size(); ++i) {
+    const Edit& edit = *plan.edits[i].edit;
+    if (std::holds_alternative<LowRank>(edit)) {
+      const LowRankTerm term = term_of(plan.edits[i]);
+      y = y + low_rank(inputs[i], term, keys);
+    } else if (const Scale* scale = std::get_if<Scale>(&edit)) {
+      if (scale->out.defined()) y = in_master(y, scale->out, true);
+    } else {
+      y = in_master(y, std::get<Shift>(edit).by, false);
+    }
+  }
+  return y;
+}
+
+NormResult Forward::norm(int id_in, kernels::NormKind kind, double eps, const Tensor& x,
+                         const Tensor& residual, const DropSite& drop, bool keep_sum) {
+  const int id = resolve(id_in);
+  const Site& site = model_.sites()[static_cast<size_t>(id)];
+  const auto args = [&](const Plan& whole) {
+    const SitePlan* plan = whole.at(id);
+    Affine map = base_map(model_.slot(site), plan);
+    if (plan != nullptr)
+      for (const SitePlan::Entry& entry : plan->edits) map = fold(map, *entry.edit);
+    return NormArgs{kind, map.weight, map.bias, eps};
+  };
+  if (!lanes_differ(id)) return add_norm(x, residual, drop, args(*lanes_[0].plan), keep_sum);
+  std::vector<Tensor> normed, sums;
+  for (const LaneRows& part : parts_) {
+    DropSite own = drop;
+    if (own.row_keys.defined()) own.row_keys = part.keys;
+    const NormResult result =
+        add_norm(lane_rows(x, part), residual.defined() ? lane_rows(residual, part) : residual, own,
+                 args(*part.plan), keep_sum);
+    normed.push_back(result.y);
+    sums.push_back(result.sum);
+  }
+  return {join_lanes(normed), keep_sum ? join_lanes(sums) : Tensor()};
+}
+
+Tensor Forward::table(int id_in) {
+  const int id = resolve(id_in);
+  const Site& site = model_.sites()[static_cast<size_t>(id)];
+  if (lanes_differ(id))
+    fail(ErrorCode::Unsupported,
+         "{}: the adapter sets of one batch change this tensor differently; run them one set a "
+         "batch",
+         site.name);
+  const SitePlan* plan = lanes_[0].plan->at(id);
+  Affine map = base_map(model_.slot(site), plan);
+  if (plan == nullptr) return map.weight;
+  for (const SitePlan::Entry& entry : plan->edits) map = fold(map, *entry.edit, site.weight);
+  if (!map.bias.defined()) return map.weight;
+  return map.weight + (map.weight.dim() == 2 ? map.bias.reshape({1, -1}) : map.bias);
+}
+
+bool Forward::table_edited(int site) const {
+  const int id = resolve(site);
+  if (lanes_differ(id)) return true;
+  const SitePlan* plan = lanes_[0].plan->at(id);
+  return plan != nullptr && !plan->edits.empty();
+}
+
+Tensor Forward::gather(int id_in, const Tensor& index, int64_t padding) {
+  const int id = resolve(id_in);
+  const Site& site = model_.sites()[static_cast<size_t>(id)];
+  if (!lanes_differ(id)) return gather_lane(site, *lanes_[0].plan, index, padding);
+  std::vector<Tensor> parts;
+  for (const LaneRows& part : parts_)
+    parts.push_back(gather_lane(site, *part.plan, lane_rows(index, part).contiguous(), padding));
+  return join_lanes(parts);
+}
+
+/// Edits up to the last that changes the table itself fold into it; the others act on its rows.
+Tensor Forward::gather_lane(const Site& site, const Plan& whole, const Tensor& index,
+                            int64_t padding) {
+  const SitePlan* plan = whole.at(site.id);
+  Affine map = base_map(model_.slot(site), plan);
+  const size_t first = plan == nullptr ? 0 : folded_edits(*plan, [](const Edit& edit) {
+    const Scale* scale = std::get_if<Scale>(&edit);
+    return std::holds_alternative<Reweight>(edit) || (scale != nullptr && scale->in.defined());
+  });
+  for (size_t i = 0; i < first; ++i) map = fold(map, *plan->edits[i].edit, site.weight);
+  Tensor y = embedding({map.weight}, {index}, master(), padding);
+  if (map.bias.defined()) y = y + map.bias.reshape({1, -1});
+  for (size_t i = first; plan != nullptr && i < plan->edits.size(); ++i) {
+    const Edit& edit = *plan->edits[i].edit;
+    if (const LowRank* low = std::get_if<LowRank>(&edit)) {
+      const Tensor inner = embedding({low->down.t().contiguous()}, {index}, master(), -1);
+      y = y + attune::matmul(inner, low->up, false, true) * low->scale;
+    } else if (const Scale* scale = std::get_if<Scale>(&edit)) {
+      y = in_master(y, scale->out, true);
+    } else {
+      y = in_master(y, std::get<Shift>(edit).by, false);
+    }
+  }
+  return y;
+}
+
+}  // namespace attune
