@@ -132,6 +132,10 @@ void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bia
   ATTUNE_RUN(T, attention_backward, shape, bias, q, k, v, out, log_sum_exp, dout, dq, dk, dv);
 }
 template <class T>
+void rotate(const Rotation<T>& rotation, const T* x, T* y, int64_t rows, bool back) {
+  ATTUNE_RUN(T, rotate, rotation, x, y, rows, back);
+}
+template <class T>
 void embedding_forward(int tables, const acc_t<T>* const* table, const int32_t* const* index,
                        int64_t rows, int64_t cols, T* y) {
   ATTUNE_RUN(T, embedding_forward<T>, tables, table, index, rows, cols, y);

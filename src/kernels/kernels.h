@@ -113,16 +113,19 @@ struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_size = 0;
   int64_t q_stride = 0, k_stride = 0, v_stride = 0;  // elements between rows
   double scale = 1;
-  // With causal, query i stands at position i + (k_length - q_length), else at i; window and bias
-  // use that position.
+  // Query i stands at key position i + (k_length - q_length): the last query beside the last key.
   bool causal = false;  // a query sees keys j <= its position
   int64_t window = 0;   // > 0: and |position - j| < window
+  // Self-attention whose rows do not stand one after another (some left): positions [q_rows] of the
+  // queries, which are those of the last keys too; earlier keys count back from the first. Only the
+  // bias looks at them. Null: counted.
+  const int32_t* positions = nullptr;
   Dropout drop;  // on probabilities: element (query row, key position j in its sequence), stream =
                  // head + 1
 };
-/// Optional additive bias on scores: value(head, clamp(j - i, -reach, reach) + reach) from a table
-/// [heads, 2 * reach + 1] (relative biases); null table: none. acc_t so that bf16 runs keep float
-/// biases.
+/// Optional additive bias on scores: value(head, clamp(distance, -reach, reach) + reach) from a
+/// table [heads, 2 * reach + 1] (relative biases), distance = key's position - query's; null table:
+/// none. acc_t so that bf16 runs keep float biases.
 template <class T>
 struct AttentionBias {
   const acc_t<T>* table = nullptr;
@@ -139,6 +142,23 @@ template <class T>
 void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
                         const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,
                         const T* dout, T* dq, T* dk, T* dv);
+
+// ---- rotary positions
+// -------------------------------------------------------------------------------------
+/// How heads [rows, heads, head_size] turn with their row's position: the first `dims` (even)
+/// elements of every head are pairs, (j, j + dims / 2), or (2 j, 2 j + 1) when interleaved; the
+/// rest stays. cosines, sines [rows, dims / 2] by (row, pair).
+template <class T>
+struct Rotation {
+  const acc_t<T>* cosines = nullptr;
+  const acc_t<T>* sines = nullptr;
+  int64_t heads = 0, head_size = 0, dims = 0;
+  bool interleaved = false;
+};
+/// (a, b) -> (a cos - b sin, b cos + a sin), or with `back` its transpose, which is the gradient.
+/// y may equal x.
+template <class T>
+void rotate(const Rotation<T>& rotation, const T* x, T* y, int64_t rows, bool back);
 
 // ---- embeddings
 // -------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ namespace attune::kernels::avx512 {
 #include "kernels/detail/philox.inl"
 #include "kernels/detail/elementwise.inl"
 #include "kernels/detail/norm.inl"
+#include "kernels/detail/rotary.inl"
 #include "kernels/detail/tables.inl"
 // clang-format on
 

@@ -13,6 +13,7 @@ namespace attune::kernels::avx512bf16 {
 #include "kernels/detail/philox.inl"
 #include "kernels/detail/elementwise.inl"
 #include "kernels/detail/norm.inl"
+#include "kernels/detail/rotary.inl"
 #include "kernels/detail/tables.inl"
 // clang-format on
 

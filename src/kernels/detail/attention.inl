@@ -28,19 +28,25 @@ inline int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-/// Sizes of one sequence and which keys a query sees. With `causal`, query i stands at position i +
-/// shift.
+/// Sizes of one sequence and which keys a query sees. Query i stands at key position i + shift.
 struct Extent {
   int64_t queries, keys, head_size, shift, window;
   bool causal;
+  const int32_t* positions;  // of this sequence's queries, or null
 
   Extent(const AttentionShape& s, int64_t b)
       : queries(s.q_offsets[b + 1] - s.q_offsets[b]),
         keys(s.k_offsets[b + 1] - s.k_offsets[b]),
         head_size(s.head_size),
-        shift(s.causal ? keys - queries : 0),
+        shift(keys - queries),
         window(s.window),
-        causal(s.causal) {}
+        causal(s.causal),
+        positions(s.positions == nullptr ? nullptr : s.positions + s.q_offsets[b]) {}
+  /// Position of key j minus that of query i, by `positions`.
+  int64_t distance(int64_t i, int64_t j) const {
+    const int64_t key = j >= shift ? positions[j - shift] : positions[0] - (shift - j);
+    return key - positions[i];
+  }
   Range keys_of(int64_t i) const {
     const int64_t at = i + shift;
     int64_t begin = 0, end = keys;
@@ -120,6 +126,17 @@ int64_t bias_slot(const AttentionBias<T>& bias, int64_t distance) {
   return smaller(larger(distance, -bias.reach), bias.reach) + bias.reach;
 }
 
+/// Biases of key j for the queries i, i + 1, ... of one vector, by their positions.
+template <class V, class T>
+V placed_bias(const AttentionBias<T>& bias, const Extent& x, int64_t head, int64_t i, int64_t j) {
+  const acc_t<T>* table = bias.table + head * (2 * bias.reach + 1);
+  acc_t<T> values[V::kWidth];
+  for (int64_t lane = 0; lane < V::kWidth; ++lane)
+    values[lane] =
+        i + lane < x.queries ? table[bias_slot(bias, x.distance(i + lane, j))] : acc_t<T>(0);
+  return V::load(values);
+}
+
 template <class T, class P>
 struct AttentionForward {
   using V = typename P::Vector;
@@ -169,7 +186,8 @@ struct AttentionForward {
   }
 
   /// Scaled, biased, masked scores in place; returns their largest, lane by lane.
-  V finish_scores(const Extent& x, const Block& s, const Buffers& u, int64_t c) const {
+  V finish_scores(const Extent& x, const Block& s, const Buffers& u, int64_t head,
+                  int64_t c) const {
     const V scale = V::set(shape.scale), none = V::set(-__builtin_inf());
     const bool masked = x.causal || x.window > 0;
     V best = none;
@@ -177,7 +195,10 @@ struct AttentionForward {
       const int64_t j = s.keys.begin + r;
       A* at = u.st + r * s.padded + c;
       V score = V::load(at) * scale;
-      if (bias.table != nullptr) score = score + V::load(u.expanded + s.begin + c - j + x.keys - 1);
+      if (bias.table != nullptr)
+        score =
+            score + (x.positions != nullptr ? placed_bias<V>(bias, x, head, s.begin + c, j)
+                                            : V::load(u.expanded + s.begin + c - j + x.keys - 1));
       if (masked) score = V::select(inside(V::index(), s.begin + c, x.queries_of(j)), score, none);
       score.store(at);
       best = V::max(best, score);
@@ -186,10 +207,10 @@ struct AttentionForward {
   }
 
   /// st: scores to unnormalised probabilities, dropout applied; fills rest and sums.
-  void softmax(const Extent& x, const Block& s, Buffers& u) const {
+  void softmax(const Extent& x, const Block& s, Buffers& u, int64_t head) const {
     const bool dropped = shape.drop.on();
     for (int64_t c = 0; c < s.padded; c += V::kWidth) {
-      const V best = finish_scores(x, s, u, c);
+      const V best = finish_scores(x, s, u, head, c);
       // A row that sees no key has no largest score: 0 makes its terms exp(-inf) = 0.
       const V top = V::select(V::less(V::set(-3e38), best), best, V::zero());
       V sum = V::zero();
@@ -232,7 +253,7 @@ struct AttentionForward {
     if (shape.drop.on())
       load_factors<V>(shape.drop, head, row, s.rows, s.padded, s.keys, s.key_padded, u.draws,
                       u.turned, u.factors);
-    softmax(x, s, u);
+    softmax(x, s, u, head);
     transpose_blocks<FloatPack<V>>(u.st, s.key_padded, s.padded, u.turned);
     const E* left = P::left(u.turned, s.rows, s.key_padded, u.left);
     product<P>(s.rows, dp, (s.key_count + P::kPack - 1) / P::kPack, left,

@@ -89,6 +89,15 @@ struct AttentionBackward {
     }
   }
 
+  /// Adds the score gradients of key j to the table, by position.
+  void add_placed(const Extent& x, const Block& s, V ds, int64_t c, int64_t j) const {
+    A values[V::kWidth];
+    ds.store(values);
+    A* to = bias.gradient + s.head * (2 * bias.reach + 1);
+    for (int64_t lane = 0; lane < V::kWidth && s.begin + c + lane < x.queries; ++lane)
+      to[bias_slot(bias, x.distance(s.begin + c + lane, j))] += values[lane];
+  }
+
   /// st: scores to (dropped) probabilities; dpt: their gradients to score gradients. Row padding
   /// becomes 0.
   void differentiate(const Extent& x, const Block& s, Buffers& u) const {
@@ -98,13 +107,16 @@ struct AttentionBackward {
       const Range seen = x.queries_of(j);
       // Lanes past the last query count as unseen: their sums are not probabilities.
       const bool partial = seen.begin > s.begin || seen.end < s.begin + s.padded;
+      const bool placed = bias.table != nullptr && x.positions != nullptr;
       A* biases = bias.table == nullptr ? nullptr : u.expanded + s.begin - j + x.keys - 1;
       A* sums = bias.gradient == nullptr ? nullptr : u.bias_sums + s.begin - j + x.keys - 1;
       for (int64_t c = 0; c < s.padded; c += V::kWidth) {
         A* at = u.st + r * s.padded + c;
         A* gradient = u.dpt + r * s.padded + c;
         V score = V::load(at) * scale;
-        if (biases != nullptr) score = score + V::load(biases + c);
+        if (biases != nullptr)
+          score = score +
+                  (placed ? placed_bias<V>(bias, x, s.head, s.begin + c, j) : V::load(biases + c));
         V p = V::exp(score - V::load(u.sums + c));
         if (partial) p = V::select(inside(V::index(), s.begin + c, seen), p, V::zero());
         V dp = V::load(gradient), kept = p;
@@ -116,7 +128,12 @@ struct AttentionBackward {
         const V ds = p * (dp - V::load(u.terms + c));
         kept.store(at);
         ds.store(gradient);
-        if (sums != nullptr) (V::load(sums + c) + ds).store(sums + c);
+        if (sums == nullptr) continue;
+        if (placed) {
+          add_placed(x, s, ds, c, j);
+        } else {
+          (V::load(sums + c) + ds).store(sums + c);
+        }
       }
     }
     const int64_t rest = s.key_padded - s.key_count;

@@ -35,6 +35,8 @@ void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bia
                         const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,
                         const T* dout, T* dq, T* dk, T* dv);
 template <class T>
+void rotate(const Rotation<T>& rotation, const T* x, T* y, int64_t rows, bool back);
+template <class T>
 void embedding_forward(int tables, const acc_t<T>* const* table, const int32_t* const* index,
                        int64_t rows, int64_t cols, T* y);
 /// dtable[index[order[i]]] += dy[order[i]]; group g is order[starts[g]] .. order[starts[g + 1] -

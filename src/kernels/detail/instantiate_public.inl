@@ -15,6 +15,7 @@ template void norm_backward(NormKind, const ATTUNE_T*, const ATTUNE_T*, const AT
                             const acc_t<ATTUNE_T>*, const acc_t<ATTUNE_T>*, const acc_t<ATTUNE_T>*,
                             const Dropout&, int64_t, int64_t, ATTUNE_T*, ATTUNE_T*,
                             acc_t<ATTUNE_T>*, acc_t<ATTUNE_T>*);
+template void rotate(const Rotation<ATTUNE_T>&, const ATTUNE_T*, ATTUNE_T*, int64_t, bool);
 template void embedding_forward(int, const acc_t<ATTUNE_T>* const*, const int32_t* const*, int64_t,
                                 int64_t, ATTUNE_T*);
 template void pool_forward(Pool, const ATTUNE_T*, const int32_t*, int64_t, int64_t,

@@ -22,6 +22,7 @@ kernels::AttentionShape shape_of(const RowIndex& q_rows, const RowIndex& k_rows,
   shape.scale = args.scale;
   shape.causal = args.causal;
   shape.window = args.window;
+  shape.positions = pointer<const int32_t>(args.positions);
   shape.drop = args.drop.kernel();
   return shape;
 }

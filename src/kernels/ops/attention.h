@@ -13,6 +13,9 @@ struct AttentionArgs {
   int64_t window = 0;
   DropSite drop;    // keys of the query rows
   at::Tensor bias;  // master type [heads, 2 * reach + 1], or undefined
+  // int32 [q_rows] for the bias, where rows do not stand one after another (kernels.h); undefined:
+  // counted.
+  at::Tensor positions;
 };
 
 /// Packed attention: q [q_rows, heads * head_size], k, v [k_rows, kv_heads * head_size] with their

@@ -18,11 +18,19 @@ struct Problem {
   int64_t reach = 0;  // > 0: with a bias table
   double scale = 0.3;
   std::vector<double> q, k, v, table;
+  std::vector<int32_t> positions;  // of the query rows; empty: counted
 
   int64_t q_rows() const { return q_offsets.back(); }
   int64_t k_rows() const { return k_offsets.back(); }
   int64_t shift(int64_t b) const {
-    return causal ? (k_offsets[b + 1] - k_offsets[b]) - (q_offsets[b + 1] - q_offsets[b]) : 0;
+    return (k_offsets[b + 1] - k_offsets[b]) - (q_offsets[b + 1] - q_offsets[b]);
+  }
+  /// Position of key j minus that of query i: counted, or by the rows' own positions, before which
+  /// the first keys count back.
+  int64_t distance(int64_t b, int64_t i, int64_t j) const {
+    if (positions.empty()) return j - i - shift(b);
+    const int32_t* own = positions.data() + q_offsets[b];
+    return (j >= shift(b) ? own[j - shift(b)] : own[0] - (shift(b) - j)) - own[i];
   }
   bool sees(int64_t b, int64_t i, int64_t j) const {
     const int64_t at = i + shift(b);
@@ -30,7 +38,7 @@ struct Problem {
   }
   double bias(int64_t b, int64_t head, int64_t i, int64_t j) const {
     if (reach == 0) return 0;
-    return table[head * (2 * reach + 1) + std::clamp(j - i - shift(b), -reach, reach) + reach];
+    return table[head * (2 * reach + 1) + std::clamp(distance(b, i, j), -reach, reach) + reach];
   }
   /// out [q_rows, heads * d]; lse [q_rows, heads].
   void forward(std::vector<double>& out, std::vector<double>& lse) const {
@@ -86,6 +94,7 @@ struct Executed {
     shape.heads = p.heads, shape.kv_heads = p.kv_heads, shape.head_size = p.d;
     shape.q_stride = p.heads * p.d + gap, shape.k_stride = shape.v_stride = p.kv_heads * p.d + gap;
     shape.scale = p.scale, shape.causal = p.causal, shape.window = p.window, shape.drop = p.drop;
+    shape.positions = p.positions.empty() ? nullptr : p.positions.data();
     out.resize(p.q_rows() * p.heads * p.d), dq.resize(out.size());
     dk.resize(p.k_rows() * p.kv_heads * p.d), dv.resize(dk.size()),
         lse.resize(p.q_rows() * p.heads);
@@ -112,6 +121,7 @@ Problem problem(std::vector<int32_t> q_offsets, std::vector<int32_t> k_offsets, 
             {},
             0,
             0.3,
+            {},
             {},
             {},
             {},
@@ -155,7 +165,7 @@ Gradients backward(const Problem& p, const std::vector<double>& dout) {
           }
           if (p.reach > 0)
             g.table[h * (2 * p.reach + 1) +
-                    std::clamp(j - i - p.shift(static_cast<int64_t>(b)), -p.reach, p.reach) +
+                    std::clamp(p.distance(static_cast<int64_t>(b), i, j), -p.reach, p.reach) +
                     p.reach] += ds;
         }
       }
@@ -257,6 +267,30 @@ TYPED_TEST(Attention, CrossLengthsAndEmptySidesWork) {
     turned.causal = (bits & 1) != 0;
     if ((bits & 4) != 0) turned.reach = 3, turned.table = doubles(randoms<float>(8, 2 * 7));
     check<TypeParam>(turned);
+  }
+}
+
+TYPED_TEST(Attention, TheBiasFollowsThePositionsOfTheRows) {
+  const std::vector<int32_t> queries{0, 4, 9, 9, 80}, keys{0, 20, 25, 30, 105};
+  for (const bool causal : {false, true}) {
+    SCOPED_TRACE(causal);
+    Problem p = problem<TypeParam>(queries, keys, 4, 2, 16);
+    p.causal = causal;
+    p.reach = 9, p.table = doubles(randoms<float>(8, 4 * 19));
+    const Stream64 gaps(3, "gaps");
+    for (int32_t row = 0, at = 5; row < 80; ++row) {
+      p.positions.push_back(at);
+      at += 1 + static_cast<int32_t>(gaps.below(static_cast<uint64_t>(row), 3));
+    }
+    check<TypeParam>(p);
+    // Positions one after another are what counting gives.
+    Problem counted = p;
+    counted.positions.clear();
+    for (int32_t row = 0; row < 80; ++row) p.positions[row] = 7 + row;
+    const std::vector<TypeParam> dout = randoms<TypeParam>(4, 80 * 4 * 16);
+    const Executed<TypeParam> given(p, dout), plain(counted, dout);
+    EXPECT_LT(distance(given.out, doubles(plain.out)), 1e-6);
+    EXPECT_LT(distance(given.table_gradient, doubles(plain.table_gradient)), 1e-5);
   }
 }
 
