@@ -1,5 +1,6 @@
 #include "arch/load.h"
 
+#include <filesystem>
 #include <set>
 
 #include "base/error.h"
@@ -228,6 +229,14 @@ std::unique_ptr<Architecture> architecture_of(const Json& config, const std::str
        type, suggestion(type, known));
 }
 
+/// The architecture's specification, with what the request says about the head laid over it.
+ModelSpec spec_of(const Architecture& architecture, const Json& config, const std::string& path,
+                  const HeadRequest& head, const std::string& pool) {
+  ModelSpec spec = architecture.spec(ConfigReader(config, path), head, pool);
+  if (head.dropout >= 0) spec.head.dropout = head.dropout;
+  return spec;
+}
+
 }  // namespace
 
 LoadedModel load_model(const std::string& directory, const LoadOptions& options) {
@@ -240,8 +249,7 @@ LoadedModel load_model(const std::string& directory, const LoadOptions& options)
     head.pool = checkpoint.has("pooler.dense.weight") || checkpoint.has("bert.pooler.dense.weight")
                     ? "pooler"
                     : "first";
-  ModelSpec spec =
-      architecture->spec(ConfigReader(config, config_path), head, checkpoint_pool(directory));
+  ModelSpec spec = spec_of(*architecture, config, config_path, head, checkpoint_pool(directory));
   LoadedModel loaded;
   std::unique_ptr<Transformer> model =
       std::make_unique<Transformer>(std::move(spec), options.numerics, config);
@@ -257,7 +265,7 @@ std::unique_ptr<Model> init_model(const Json& config, const std::string& config_
   HeadRequest head = options.own_head ? options.head : head_of_config(config);
   if (head.kind == HeadKind::None) head.pool = "pooler";
   std::unique_ptr<Transformer> model = std::make_unique<Transformer>(
-      architecture->spec(ConfigReader(config, config_path), head, ""), options.numerics, config);
+      spec_of(*architecture, config, config_path, head, ""), options.numerics, config);
   Filler(*model, nullptr, config_path, options.seed).fill();
   return model;
 }
@@ -279,6 +287,11 @@ void write_model(const Model& model, const std::string& source, const std::strin
     if (slot.weight.defined() && !slot.weight_name.empty()) target[slot.weight_name] = slot.weight;
     if (slot.bias.defined() && !slot.bias_name.empty()) target[slot.bias_name] = slot.bias;
   }
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error)
+    fail(ErrorCode::Io, "writing a checkpoint: the directory {} cannot be made: {}", directory,
+         error.message());
   if (!own_head.empty())
     save_safetensors(directory + "/attune.safetensors", {own_head.begin(), own_head.end()});
   Json merged = model.config();

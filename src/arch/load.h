@@ -56,7 +56,7 @@ std::string checkpoint_fingerprint(const std::string& directory);
 
 /// Writes the model as a Hugging Face checkpoint: its tensors under their checkpoint names, every
 /// tensor of the source directory that the model does not hold, config.json with `config` merged
-/// in, and the tokenizer files.
+/// in, and the tokenizer files. Makes the directory where there is none. Errors: Io.
 void write_model(const Model& model, const std::string& source, const std::string& directory,
                  const Json& config);
 

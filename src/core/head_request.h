@@ -10,6 +10,7 @@ struct HeadRequest {
   HeadKind kind = HeadKind::None;
   int64_t labels = 0;
   std::string pool = "auto";  // auto | first | pooler | mean | max
+  double dropout = -1;        // before the last projection; -1: the checkpoint's own
 };
 
 }  // namespace attune
