@@ -110,6 +110,7 @@ class MethodBench final : public Attachment {
     for (const Edit* edit : edits_at(name)) map = fold(map, *edit);
     return map;
   }
+  void set_base(const std::string& name, const Tensor& weight) { weights_.at(name) = weight; }
   Tensor weight_of(const std::string& name) const { return weights_.at(name); }
   Tensor parameter_of(const std::string& name) const {
     EXPECT_GT(parameters.count(name), 0u) << name;
