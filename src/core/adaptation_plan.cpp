@@ -19,6 +19,7 @@ namespace {
 const Names* reads_of(const Edit& edit) {
   if (const Apply* apply = std::get_if<Apply>(&edit)) return &apply->reads;
   if (const Observe* observe = std::get_if<Observe>(&edit)) return &observe->reads;
+  if (const LowRank* low = std::get_if<LowRank>(&edit)) return &low->reads;
   if (const Extend* extend = std::get_if<Extend>(&edit)) return &extend->reads;
   if (const Keep* keep = std::get_if<Keep>(&edit)) return &keep->reads;
   return nullptr;

@@ -150,6 +150,16 @@ Tensor Recorder::uniform(const Site& site, std::string_view name, const std::vec
                [&](uint64_t i) { return (2 * stream.uniform(i) - 1) * bound; });
 }
 
+std::vector<int32_t> Recorder::encode(const std::string& text) const {
+  if (!model_.encode_text)
+    fail(
+        ErrorCode::Unsupported,
+        "{}: reading the text \"{}\" needs the model's tokenizer, and this model came without one; "
+        "begin from other values",
+        method_, text);
+  return model_.encode_text(text);
+}
+
 uint64_t Recorder::stream(std::string_view name) const {
   return Stream64(seed_, "method").with(method_).with(name).key();
 }

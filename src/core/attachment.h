@@ -49,6 +49,8 @@ class Recorder final : public Attachment {
                 double deviation) const override;
   Tensor uniform(const Site& site, std::string_view name, const std::vector<int64_t>& shape,
                  double bound) const override;
+  std::vector<int32_t> encode(const std::string& text) const override;
+  const Json& config() const override { return model_.config(); }
   uint64_t stream(std::string_view name) const override;
   Tensor zeros(const std::vector<int64_t>& shape) const override;
   Tensor ones(const std::vector<int64_t>& shape) const override;

@@ -55,6 +55,7 @@ bool admits(const Site& site, const Edit& edit) {
 
 bool folds(const Site& site, const Edit& edit) {
   if (site.kind != SiteKind::Weight || !affine(edit)) return false;
+  if (const LowRank* low = std::get_if<LowRank>(&edit); low != nullptr && low->gate) return false;
   return !is<Shift>(edit) || site.bias;
 }
 

@@ -34,7 +34,9 @@ using Fn = std::function<Tensor(const View&)>;
 struct LowRank {
   Tensor down, up;
   double scale = 1, dropout = 0;
-};  // y += scale * (x down^T) up^T
+  Fn gate = {};  // optional [rows] or [rows, 1], from the projection's input: multiplies the update
+  Names reads = {};
+};  // y += gate * scale * (x down^T) up^T
 struct Scale {
   Tensor in, out;
 };  // y = out * f(in * x); either may be undefined

@@ -159,8 +159,15 @@ bool Forward::touched(int site) const {
 }
 
 View Forward::view_of(const Tensor& x, const RowIndex& rows, const Tensor& keys,
-                      const SitePlan::Entry& entry) const {
-  return View{x, rows, reads_, batch_.pass, keys, entry.dropout_site};
+                      const SitePlan::Entry& entry, size_t lane) {
+  if (lanes_.size() == 1) return View{x, rows, reads_, batch_.pass, keys, entry.dropout_site};
+  lane_reads_.resize(lanes_.size());
+  std::map<std::string, Tensor>& own = lane_reads_[lane];
+  own = reads_;
+  for (std::pair<const std::string, Tensor>& read : own)
+    if (read.second.size(0) == state_->rows.rows())
+      read.second = lane_rows(read.second, parts_[lane]);
+  return View{x, rows, own, batch_.pass, keys, entry.dropout_site};
 }
 
 namespace {
@@ -181,10 +188,10 @@ Tensor in_master(const Tensor& y, const Tensor& by, bool multiply) {
 }  // namespace
 
 Tensor Forward::run_flow(const Site& site, const SitePlan::Entry& entry, const Tensor& x,
-                         const RowIndex& rows, const Tensor& keys) {
+                         const RowIndex& rows, const Tensor& keys, size_t lane) {
   if (const Scale* scale = std::get_if<Scale>(entry.edit)) return in_master(x, scale->out, true);
   if (const Shift* shift = std::get_if<Shift>(entry.edit)) return in_master(x, shift->by, false);
-  const View view = view_of(x, rows, keys, entry);
+  const View view = view_of(x, rows, keys, entry, lane);
   if (const Observe* observe = std::get_if<Observe>(entry.edit)) {
     observe->see(view);
     return x;
@@ -218,7 +225,7 @@ Tensor Forward::run_lane(const Site& site, const SitePlan& plan, size_t lane, Te
       parts.push_back(lane_rows(x, parts_[other]));
     for (; i < plan.edits.size() && !structural(*plan.edits[i].edit); ++i)
       parts[lane] =
-          run_flow(site, plan.edits[i], parts[lane], parts_[lane].rows, parts_[lane].keys);
+          run_flow(site, plan.edits[i], parts[lane], parts_[lane].rows, parts_[lane].keys, lane);
     x = join_lanes(parts);
   }
   return x;

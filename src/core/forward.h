@@ -109,11 +109,12 @@ class Forward {
   void split_rows();
   Tensor lane_rows(const Tensor& x, const LaneRows& part) const;
   Tensor join_lanes(const std::vector<Tensor>& parts) const;
+  /// What a function sees of one lane; values it reads are the lane's rows of them.
   View view_of(const Tensor& x, const RowIndex& rows, const Tensor& keys,
-               const SitePlan::Entry& entry) const;
+               const SitePlan::Entry& entry, size_t lane);
   // forward.cpp: rows and heads
   Tensor run_flow(const Site& site, const SitePlan::Entry& entry, const Tensor& x,
-                  const RowIndex& rows, const Tensor& keys);
+                  const RowIndex& rows, const Tensor& keys, size_t lane);
   Tensor run_lane(const Site& site, const SitePlan& plan, size_t lane, Tensor x);
   // forward_rows.cpp
   Tensor extend_rows(const Extend& extend, const SitePlan::Entry& entry, size_t lane,
@@ -122,10 +123,10 @@ class Forward {
   Tensor mixture(const Site& part, const SitePlan& plan, const Tensor& x,
                  const std::function<Tensor(const Tensor&)>& run);
   // forward_weights.cpp
-  Tensor project_lane(const Site& site, const Plan& plan, const Tensor& x, const Tensor& keys);
-  Tensor project_edited(const Site& site, SitePlan& plan, Tensor x, const Tensor& keys);
+  Tensor project_lane(const Site& site, size_t lane, const Tensor& x);
+  Tensor project_edited(const Site& site, SitePlan& plan, size_t lane, Tensor x);
   Tensor side_edits(const SitePlan& plan, size_t first, const std::vector<Tensor>& inputs,
-                    const Tensor& keys, Tensor y);
+                    size_t lane, Tensor y);
   Tensor gather_lane(const Site& site, const Plan& plan, const Tensor& ids, int64_t padding);
   bool lanes_differ(int site) const;
   // forward_attention.cpp
@@ -142,6 +143,7 @@ class Forward {
   std::map<std::string, Tensor> captured_;
   std::vector<bool> wanted_;
   std::map<std::string, Tensor> reads_;
+  std::vector<std::map<std::string, Tensor>> lane_reads_;  // of the last view of each lane
   std::vector<Lane> lanes_;
   std::vector<LaneRows> parts_;  // by lane, for the present rows
   Tensor lane_order_;            // int64 [rows]: where a row stands in the lanes one after another

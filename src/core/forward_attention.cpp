@@ -24,8 +24,11 @@ KeyValues Forward::extend_keys(const Extend& extend, const SitePlan::Entry& entr
   Tensor keys = cast(extend.keys, kv.k.scalar_type());
   Tensor values = cast(extend.values, kv.v.scalar_type());
   if (extend.gate) {
-    const Tensor by = cast(extend.gate(view_of(kv.k, kv.rows, Tensor(), entry)), keys.scalar_type())
-                          .reshape({-1, 1, 1});
+    // A prefix is gated by what asks: the rows are the queries'.
+    const bool own = kv.k.size(0) == state_->rows.rows();
+    const View view = view_of(own ? lane_rows(kv.k, parts_[lane]) : Tensor(), parts_[lane].rows,
+                              Tensor(), entry, lane);
+    const Tensor by = cast(extend.gate(view), keys.scalar_type()).reshape({-1, 1, 1});
     keys = (keys.dim() == 2 ? keys.unsqueeze(0) : keys) * by;
     values = (values.dim() == 2 ? values.unsqueeze(0) : values) * by;
   }
@@ -55,7 +58,7 @@ KeyValues Forward::key_values(int id, const Tensor& k, const Tensor& v, const Ro
              "run its sequences on their own",
              site.name);
       const int64_t width = kv.k.size(1);
-      const Tensor both = run_flow(site, entry, at::cat({kv.k, kv.v}, 1), kv.rows, Tensor());
+      const Tensor both = run_flow(site, entry, at::cat({kv.k, kv.v}, 1), kv.rows, Tensor(), 0);
       kv.k = both.narrow(1, 0, width).contiguous();
       kv.v = both.narrow(1, width, width).contiguous();
     }
@@ -82,27 +85,40 @@ Tensor Forward::run_scores(int id_in, int64_t sequence, Tensor x, const RowIndex
   const SitePlan* plan = lanes_[lane_of(sequence)].plan->at(id);
   if (plan == nullptr) return x;
   const Site& site = model_.sites()[static_cast<size_t>(id)];
-  for (const SitePlan::Entry& entry : plan->edits) x = run_flow(site, entry, x, rows, Tensor());
+  for (const SitePlan::Entry& entry : plan->edits)
+    x = run_flow(site, entry, x, rows, Tensor(), lane_of(sequence));
   return x;
 }
 
 namespace {
 
+/// Position of every key minus that of every query of one sequence, [Lq, Lk]: the last query stands
+/// beside the last key. `places` (int32 [Lq] or undefined) are the queries' own positions, before
+/// which the first keys count back.
+Tensor distances(int64_t queries, int64_t keys, const Tensor& places) {
+  const at::TensorOptions whole = at::TensorOptions().dtype(at::kLong);
+  const int64_t shift = keys - queries;
+  if (!places.defined())
+    return at::arange(keys, whole).unsqueeze(0) - at::arange(queries, whole).unsqueeze(1) - shift;
+  const Tensor own = places.to(at::kLong);
+  const Tensor before = own.narrow(0, 0, 1) - at::arange(shift, whole).flip(0) - 1;
+  return at::cat({before, own}).unsqueeze(0) - own.unsqueeze(1);
+}
+
 /// What the fused kernel adds to the scores of one sequence: [heads, Lq, Lk] or undefined.
-Tensor added_scores(const AttentionArgs& args, int64_t queries, int64_t keys, const Tensor& like) {
+Tensor added_scores(const AttentionArgs& args, int64_t queries, int64_t keys, const Tensor& places,
+                    const Tensor& like) {
   const bool bounded = args.causal || args.window > 0;
   if (!bounded && !args.bias.defined()) return Tensor();
-  const at::TensorOptions whole = at::TensorOptions().dtype(at::kLong);
-  const int64_t shift = args.causal ? keys - queries : 0;
-  const Tensor place = at::arange(queries, whole).unsqueeze(1) + shift;
-  const Tensor distance = at::arange(keys, whole).unsqueeze(0) - place;  // j - position
   Tensor sum = at::zeros({args.heads, queries, keys}, like.options());
   if (args.bias.defined()) {
     const int64_t reach = (args.bias.size(1) - 1) / 2;
-    const Tensor index = (distance.clamp(-reach, reach) + reach).reshape({-1});
+    const Tensor index =
+        (distances(queries, keys, places).clamp(-reach, reach) + reach).reshape({-1});
     sum = sum + args.bias.index_select(1, index).reshape({args.heads, queries, keys});
   }
   if (!bounded) return sum;
+  const Tensor distance = distances(queries, keys, Tensor());
   Tensor hidden = at::zeros_like(distance, at::kBool);
   if (args.causal) hidden = hidden.logical_or(distance > 0);
   if (args.window > 0) hidden = hidden.logical_or(distance.abs() >= args.window);
@@ -133,7 +149,9 @@ Tensor Forward::reference_attention(const AttentionSites& sites, const Tensor& q
                                       head_rows(k, kv.rows.begin(b), keys, h / share, size), false,
                                       true));
     Tensor x = at::stack(scores) * args.scale;
-    const Tensor more = added_scores(args, queries, keys, x);
+    const Tensor places =
+        args.positions.defined() ? args.positions.narrow(0, rows().begin(b), queries) : Tensor();
+    const Tensor more = added_scores(args, queries, keys, places, x);
     if (more.defined()) x = x + more;
     x = run_scores(sites.scores, b, x, own).softmax(-1);
     x = run_scores(sites.probs, b, x, own);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "core/cache.h"
 #include "core/forward.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
@@ -35,9 +36,11 @@ Added added_rows(const Tensor& given, const Tensor& gate, const Tensor& like) {
 Tensor Forward::extend_rows(const Extend& extend, const SitePlan::Entry& entry, size_t lane,
                             const Tensor& x) {
   if (!extend.rows.defined() || extend.rows.size(-2) == 0) return x;
+  // Sequences being decoded have had their rows in the first pass.
+  if (batch_.cache != nullptr && batch_.cache->started) return x;
   const Tensor gate = extend.gate
                           ? extend.gate(view_of(lane_rows(x, parts_[lane]), parts_[lane].rows,
-                                                parts_[lane].keys, entry))
+                                                parts_[lane].keys, entry, lane))
                           : Tensor();
   const Added added = added_rows(extend.rows, gate, x);
   const Extended next =
@@ -59,7 +62,7 @@ Tensor Forward::drop_rows(const Keep& keep, const SitePlan::Entry& entry, size_t
                           const Tensor& x) {
   const LaneRows& part = parts_[lane];
   const Tensor mask =
-      keep.mask(view_of(lane_rows(x, part), part.rows, part.keys, entry)).to(at::kBool);
+      keep.mask(view_of(lane_rows(x, part), part.rows, part.keys, entry, lane)).to(at::kBool);
   Tensor all = at::ones({x.size(0)}, at::kBool);
   if (part.index.defined()) {
     all.index_copy_(0, part.index, mask);
@@ -91,7 +94,7 @@ Tensor Forward::mixture(const Site& part_site, const SitePlan& plan, const Tenso
   const SitePlan::Entry& entry = plan.edits.back();
   const Route& route = std::get<Route>(*entry.edit);
   const Tensor weights =
-      top_weights(route.gate(view_of(x, rows(), state_->keys, entry)), route.top_k);
+      top_weights(route.gate(view_of(x, rows(), state_->keys, entry, 0)), route.top_k);
   const bool by_row = part_site.name.ends_with(".ffn");  // attention needs all rows of a sequence
   RowState* const outer = state_;
   const std::map<std::string, Tensor> outer_reads = reads_;

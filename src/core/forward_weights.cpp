@@ -49,7 +49,7 @@ bool Forward::lanes_differ(int site) const {
 Tensor Forward::project(int id_in, const Tensor& x) {
   const int id = resolve(id_in);
   const Site& site = model_.sites()[static_cast<size_t>(id)];
-  if (!lanes_differ(id)) return project_lane(site, *lanes_[0].plan, x, state_->keys);
+  if (!lanes_differ(id)) return project_lane(site, 0, x);
   bool beside = true;
   for (const Lane& lane : lanes_) {
     const SitePlan* plan = lane.plan->at(id);
@@ -57,38 +57,38 @@ Tensor Forward::project(int id_in, const Tensor& x) {
   }
   std::vector<Tensor> parts;
   if (!beside) {
-    for (const LaneRows& part : parts_)
-      parts.push_back(project_lane(site, *part.plan, lane_rows(x, part), part.keys));
+    for (size_t lane = 0; lane < parts_.size(); ++lane)
+      parts.push_back(project_lane(site, lane, lane_rows(x, parts_[lane])));
     return join_lanes(parts);
   }
   // One product over all rows; each set's edits on its own rows.
   WeightSlot& slot = model_.slot(site);
   const Tensor y = linear(x, slot.weight, slot.bias, &slot.copies, {}, {});
-  for (const LaneRows& part : parts_) {
-    const SitePlan* plan = part.plan->at(id);
-    const Tensor own = lane_rows(y, part);
-    const std::vector<Tensor> inputs(plan != nullptr ? plan->edits.size() : 0, lane_rows(x, part));
-    parts.push_back(plan != nullptr ? side_edits(*plan, 0, inputs, part.keys, own) : own);
+  for (size_t lane = 0; lane < parts_.size(); ++lane) {
+    const SitePlan* plan = parts_[lane].plan->at(id);
+    const Tensor own = lane_rows(y, parts_[lane]);
+    const std::vector<Tensor> inputs(plan != nullptr ? plan->edits.size() : 0,
+                                     lane_rows(x, parts_[lane]));
+    parts.push_back(plan != nullptr ? side_edits(*plan, 0, inputs, lane, own) : own);
   }
   return join_lanes(parts);
 }
 
-Tensor Forward::project_lane(const Site& site, const Plan& whole, const Tensor& x,
-                             const Tensor& keys) {
+Tensor Forward::project_lane(const Site& site, size_t lane, const Tensor& x) {
   WeightSlot& slot = model_.slot(site);
-  SitePlan* plan = const_cast<Plan&>(whole).mutable_at(site.id);
+  SitePlan* plan = const_cast<Plan*>(lanes_[lane].plan)->mutable_at(site.id);
   if (plan == nullptr) return linear(x, slot.weight, slot.bias, &slot.copies, {}, {});
-  if (!plan->only_low_rank()) return project_edited(site, *plan, x, keys);
+  if (!plan->only_low_rank()) return project_edited(site, *plan, lane, x);
   const Affine map = base_map(slot, plan);
   WeightCopies& copies = plan->weight.defined() ? plan->copies : slot.copies;
   std::vector<LowRankTerm> terms;
   for (const SitePlan::Entry& entry : plan->edits) terms.push_back(term_of(entry));
-  return linear(x, map.weight, map.bias, &copies, terms, keys);
+  return linear(x, map.weight, map.bias, &copies, terms, parts_[lane].keys);
 }
 
 /// Edits up to the last Reweight fold into the weight; the others run as side-cars, input scales
 /// pushed to the right.
-Tensor Forward::project_edited(const Site& site, SitePlan& plan, Tensor x, const Tensor& keys) {
+Tensor Forward::project_edited(const Site& site, SitePlan& plan, size_t lane, Tensor x) {
   WeightSlot& slot = model_.slot(site);
   Affine map = base_map(slot, &plan);
   WeightCopies* copies = plan.weight.defined() ? &plan.copies : &slot.copies;
@@ -102,17 +102,25 @@ Tensor Forward::project_edited(const Site& site, SitePlan& plan, Tensor x, const
     const Scale* scale = std::get_if<Scale>(plan.edits[i].edit);
     if (scale != nullptr && scale->in.defined()) x = in_master(x, scale->in, true);
   }
-  return side_edits(plan, first, inputs, keys, linear(x, map.weight, map.bias, copies, {}, {}));
+  return side_edits(plan, first, inputs, lane, linear(x, map.weight, map.bias, copies, {}, {}));
 }
 
 /// Edits from `first` on, run on the result y; inputs[i] is what edit i's LowRank multiplies.
 Tensor Forward::side_edits(const SitePlan& plan, size_t first, const std::vector<Tensor>& inputs,
-                           const Tensor& keys, Tensor y) {
+                           size_t lane, Tensor y) {
+  const Tensor& keys = parts_[lane].keys;
   for (size_t i = first; i < plan.edits.size(); ++i) {
     const Edit& edit = *plan.edits[i].edit;
     if (std::holds_alternative<LowRank>(edit)) {
       const LowRankTerm term = term_of(plan.edits[i]);
-      y = y + low_rank(inputs[i], term, keys);
+      const Tensor update = low_rank(inputs[i], term, keys);
+      const Fn& gate = std::get<LowRank>(edit).gate;
+      if (!gate) {
+        y = y + update;
+        continue;
+      }
+      const Tensor by = gate(view_of(inputs[i], parts_[lane].rows, keys, plan.edits[i], lane));
+      y = y + cast(cast(update, by.scalar_type()) * by.reshape({-1, 1}), y.scalar_type());
     } else if (const Scale* scale = std::get_if<Scale>(&edit)) {
       if (scale->out.defined()) y = in_master(y, scale->out, true);
     } else {

@@ -58,7 +58,8 @@ namespace {
 bool inside(const std::string& part, const std::string& name) {
   if (!starts_with(name, part + ".")) return false;
   const std::string point = name.substr(part.size() + 1);
-  return point != "in" && point != "norm" && point != "post_norm" && point != "memory";
+  return point != "in" && point != "norm" && point != "post_norm" && point != "memory" &&
+         point != "bias";
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,6 +49,9 @@ class Model {
   const Numerics& numerics() const { return numerics_; }
   const Json& config() const { return config_; }
   void set_config(Json config) { config_ = std::move(config); }
+
+  /// Token ids of a text without special tokens, for methods that begin from words; may be empty.
+  std::function<std::vector<int32_t>(const std::string&)> encode_text;
 
   /// Runs the batch. Errors: BadInput for inputs outside the model's tables, naming row and value.
   virtual Output forward(const Batch& batch, const Want& want) = 0;

@@ -4,7 +4,8 @@ namespace attune {
 
 bool SitePlan::only_low_rank() const {
   for (const Entry& entry : edits)
-    if (!std::holds_alternative<LowRank>(*entry.edit)) return false;
+    if (!std::holds_alternative<LowRank>(*entry.edit) || std::get<LowRank>(*entry.edit).gate)
+      return false;
   return true;
 }
 

@@ -15,7 +15,7 @@ struct TrainState {
   std::vector<Param>& params;
   Pass pass;
   Calibration calibration = {};  // usable in begin(), on a fresh start only
-  bool fresh = true;        // false: the run goes on from a checkpoint
+  bool fresh = true;             // false: the run goes on from a checkpoint
   /// Set in before_step: the optimizer forgets its moments before this step.
   bool restart = false;
   /// The part of the run that the learning-rate schedule spans, and the step it began with; a

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/json.h"
 #include "base/random.h"
 #include "core/edit.h"
 #include "core/site.h"
@@ -67,6 +68,11 @@ class Attachment {
                         double deviation) const = 0;
   virtual Tensor uniform(const Site& site, std::string_view name, const std::vector<int64_t>& shape,
                          double bound) const = 0;
+  /// Token ids of a text without special tokens. Errors: Unsupported when the model came without a
+  /// tokenizer.
+  virtual std::vector<int32_t> encode(const std::string& text) const = 0;
+  /// The model's config.json.
+  virtual const Json& config() const = 0;
   /// Key of a random stream of this method's own.
   virtual uint64_t stream(std::string_view name) const = 0;
   virtual Tensor zeros(const std::vector<int64_t>& shape) const = 0;

@@ -117,6 +117,11 @@ void Session::make_model() {
   options.head.pool = recipe_.pool;
   options.seed = recipe_.seed;
   loaded_ = load_model(model_directory_, options);
+  loaded_.model->encode_text = [this](const std::string& text) {
+    EncodeOptions plain;
+    plain.add_special_tokens = false;
+    return tokenizer_->encode(text, plain).ids;
+  };
 }
 
 void Session::attach() {
@@ -254,7 +259,7 @@ void Session::write_peft_beside(const std::string& folder) {
   const auto is_lora = [](const NamedOptions& method) { return method.name == "lora"; };
   if (std::none_of(recipe_.methods.begin(), recipe_.methods.end(), is_lora)) return;
   const Transformer& model = dynamic_cast<const Transformer&>(*loaded_.model);
-  const bool plain_head = model.spec().head.kind != HeadKind::Sequence || model.spec().head.pooler;
+  const bool plain_head = !model.spec().head.ours;
   try {
     export_peft(*adaptation_, *loaded_.model, "default", recipe_.model, recipe_.task, plain_head,
                 folder);

@@ -188,6 +188,12 @@ class MethodBench final : public Attachment {
       out[i] = (2 * stream.uniform(static_cast<uint64_t>(i)) - 1) * bound;
     return values;
   }
+  std::vector<int32_t> encode(const std::string& text) const override {
+    std::vector<int32_t> ids;  // one token a letter
+    for (const char letter : text) ids.push_back(letter % 11);
+    return ids;
+  }
+  const Json& config() const override { return config_; }
   uint64_t stream(std::string_view name) const override {
     return Stream64(11, "stream").with(name).key();
   }
@@ -203,6 +209,7 @@ class MethodBench final : public Attachment {
   std::deque<std::pair<std::string, Edit>> edits;
 
  private:
+  Json config_ = Json::object();
   Site& add_site(const std::string& name, SiteKind kind, WeightKind weight, int64_t in, int64_t out,
                  bool bias) {
     Site site;
