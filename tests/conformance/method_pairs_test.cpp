@@ -18,11 +18,12 @@ std::set<std::string> trained_by(const Recorder& recorder, const std::string& tu
   return names;
 }
 
-/// Copies of a tuner's tensors, named as if it were the only one of its set.
+/// Copies of a tuner's saved tensors, named as if it were the only one of its set.
 Values owned_by(const Recorder& recorder, const std::string& method) {
   Values values;
   for (const Owned& owned : recorder.owned())
-    values["0." + method + "/" + owned.name] = owned.value.detach().clone();
+    if (owned.role != Owned::Role::State)
+      values["0." + method + "/" + owned.name] = owned.value.detach().clone();
   return values;
 }
 
