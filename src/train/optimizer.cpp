@@ -1,7 +1,9 @@
 #include "train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "kernels/kernels.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
@@ -10,15 +12,39 @@
 namespace attune {
 
 AdamW::Moments& AdamW::moments(const Param& param) {
-  for (Moments& entry : moments_)
-    if (entry.name == param.name) return entry;
-  const Tensor plain = param.value.detach();
-  moments_.push_back(
-      {param.name, at::zeros_like(plain), at::zeros_like(plain), at::zeros({1}, at::kLong)});
-  return moments_.back();
+  const std::pair<std::map<std::string, Moments>::iterator, bool> made =
+      moments_.try_emplace(param.name);
+  Moments& moment = made.first->second;
+  if (made.second) {
+    const Tensor plain = param.value.detach();
+    moment = {at::zeros_like(plain), at::zeros_like(plain), at::zeros({1}, at::kLong)};
+  }
+  return moment;
 }
 
 namespace {
+
+bool learns(const Param& param) {
+  return param.value.grad().defined() && param.lr_scale != 0 && !param.frozen;
+}
+
+/// The mask as one byte an element; undefined when everything trains.
+Tensor bytes_of(const Param& param) {
+  if (!param.mask.defined()) return Tensor();
+  const at::IntArrayRef shape = param.value.sizes();
+  if (!at::is_expandable_to(param.mask.sizes(), shape))
+    fail(ErrorCode::Internal, "the mask of {} has a shape that does not broadcast to its tensor's",
+         param.name);
+  if (param.mask.numel() == 1 && param.mask.reshape({}).ne(0).item<bool>()) return Tensor();
+  const Tensor bytes =
+      param.mask.scalar_type() == at::kBool ? param.mask.view(at::kByte) : param.mask.to(at::kByte);
+  return bytes.expand(shape).contiguous();
+}
+
+bool all_held_back(const Param& param) {
+  return param.mask.defined() && param.mask.numel() == 1 &&
+         !param.mask.reshape({}).ne(0).item<bool>();
+}
 
 template <class T>
 void update(const kernels::AdamW& options, const Tensor& value, const Tensor& gradient,
@@ -31,7 +57,8 @@ void update(const kernels::AdamW& options, const Tensor& value, const Tensor& gr
 
 void AdamW::step(std::vector<Param>& params, double lr, double gradient_scale) {
   for (Param& param : params) {
-    if (!param.value.grad().defined() || param.lr_scale == 0) continue;
+    if (!learns(param) || all_held_back(param)) continue;
+    const Tensor mask = bytes_of(param);
     Moments& moment = moments(param);
     int64_t& steps = *pointer<int64_t>(moment.steps);
     kernels::AdamW options;
@@ -46,30 +73,50 @@ void AdamW::step(std::vector<Param>& params, double lr, double gradient_scale) {
     options.gradient_scale = gradient_scale;
     const Tensor gradient = dense_as(param.value.grad(), param.value.scalar_type());
     if (param.value.scalar_type() == at::kDouble) {
-      update<double>(options, param.value, gradient, moment.m, moment.v, param.mask);
+      update<double>(options, param.value, gradient, moment.m, moment.v, mask);
     } else {
-      update<float>(options, param.value, gradient, moment.m, moment.v, param.mask);
+      update<float>(options, param.value, gradient, moment.m, moment.v, mask);
     }
     mark_changed(param.value);
   }
 }
 
-std::vector<std::pair<std::string, Tensor>> AdamW::state(const std::vector<Param>& params) {
+std::vector<std::pair<std::string, Tensor>> AdamW::state() const {
   std::vector<std::pair<std::string, Tensor>> result;
-  for (const Param& param : params) {
-    const Moments& moment = moments(param);
-    result.emplace_back(param.name + "#m", moment.m);
-    result.emplace_back(param.name + "#v", moment.v);
-    result.emplace_back(param.name + "#steps", moment.steps);
+  for (const std::pair<const std::string, Moments>& entry : moments_) {
+    result.emplace_back(entry.first + "#m", entry.second.m);
+    result.emplace_back(entry.first + "#v", entry.second.v);
+    result.emplace_back(entry.first + "#steps", entry.second.steps);
   }
   return result;
+}
+
+std::vector<std::string> AdamW::tensors() const {
+  std::vector<std::string> result;
+  for (const std::pair<const std::string, Moments>& entry : moments_) result.push_back(entry.first);
+  return result;
+}
+
+void AdamW::expect(const std::vector<Param>& params, const std::vector<std::string>& names) {
+  forget();
+  for (const std::string& name : names) {
+    const std::vector<Param>::const_iterator param =
+        std::find_if(params.begin(), params.end(), [&](const Param& p) { return p.name == name; });
+    if (param == params.end())
+      fail(ErrorCode::BadInput,
+           "the checkpoint holds the optimizer's moments of {}, which this recipe does not train; "
+           "resume with the recipe of the run",
+           name);
+    moments(*param);
+  }
 }
 
 double gradient_norm(const std::vector<Param>& params) {
   double sum = 0;
   for (const Param& param : params) {
-    const Tensor gradient = param.value.grad();
-    if (!gradient.defined() || param.lr_scale == 0) continue;
+    if (!learns(param)) continue;
+    Tensor gradient = param.value.grad();
+    if (param.mask.defined()) gradient = gradient.masked_fill(param.mask.eq(0), 0);
     const Tensor dense = dense_as(gradient, gradient.scalar_type());
     sum += dense.scalar_type() == at::kDouble
                ? kernels::sum_of_squares(pointer<double>(dense), dense.numel())

@@ -1,4 +1,5 @@
 #pragma once
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,29 +13,39 @@ struct AdamWOptions {
 };
 
 /// AdamW over the trained tensors: bias-corrected, decoupled decay, none on biases and norms;
-/// moments in the master type. A tensor without a gradient in a step is left alone, as torch.optim
-/// does. Reference: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", arXiv
+/// moments in the master type, made at a tensor's first update. A tensor without a gradient in a
+/// step is left alone, as torch.optim does. What a mask holds back is left alone too: no update, no
+/// decay, moments as they were.
+/// Reference: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", arXiv
 /// 1711.05101, algorithm 2.
 class AdamW {
  public:
   explicit AdamW(AdamWOptions options) : options_(options) {}
   /// One step at rate lr; gradients are multiplied by gradient_scale (window count and clipping).
+  /// Errors: Internal when a mask does not broadcast to its tensor.
   void step(std::vector<Param>& params, double lr, double gradient_scale);
-  /// Moments and step counts, by name; live tensors (made when absent).
-  std::vector<std::pair<std::string, Tensor>> state(const std::vector<Param>& params);
+  /// Moments and step counts so far, by tensor; live tensors.
+  std::vector<std::pair<std::string, Tensor>> state() const;
+  /// The tensors that have moments.
+  std::vector<std::string> tensors() const;
+  /// Zero moments for exactly these tensors, for a checkpoint's values to be copied in.
+  /// Errors: BadInput when `names` holds one that is not trained.
+  void expect(const std::vector<Param>& params, const std::vector<std::string>& names);
+  /// Drops all moments and step counts.
+  void forget() { moments_.clear(); }
 
  private:
   struct Moments {
-    std::string name;
     Tensor m, v, steps;  // steps: int64 [1], counts updates of this tensor
   };
   Moments& moments(const Param& param);
 
   AdamWOptions options_;
-  std::vector<Moments> moments_;
+  std::map<std::string, Moments> moments_;  // by Param::name
 };
 
-/// Square root of the sum of squares of all gradients; the same for every thread count.
+/// Square root of the sum of squares of all gradients, without what masks hold back and frozen
+/// tensors; the same for every thread count.
 double gradient_norm(const std::vector<Param>& params);
 /// Drops the gradients.
 void clear_gradients(std::vector<Param>& params);

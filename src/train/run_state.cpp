@@ -70,6 +70,7 @@ void save_run_state(const std::string& run, const RunState& state, const NamedTe
                     {"last_loss", state.last_loss},
                     {"metrics", state.metrics},
                     {"policies", state.policies},
+                    {"moments", state.moments},
                     {"history", state.history},
                     {"sha256", sha256_file(fresh + "/state.safetensors")}};
     write_file_atomic(fresh + "/state.json", json.dump() + "\n");
@@ -105,17 +106,27 @@ RunState parse_state(const Json& json) {
   state.last_loss = json.value("last_loss", 0.0);
   state.metrics = json.value("metrics", Json());
   state.policies = json.at("policies").get<std::vector<std::string>>();
+  state.moments = json.at("moments").get<std::vector<std::string>>();
   state.history = json.at("history");
   return state;
 }
 
-RunState load_one(const std::string& folder, const NamedTensors& tensors) {
+/// A checkpoint that is as it was written.
+struct Opened {
+  RunState state;
+  SafetensorsFile file;
+};
+
+Opened open_one(const std::string& folder) {
   const Json json = read_json(folder + "/state.json");
   const std::string path = folder + "/state.safetensors";
   if (json.at("sha256").get<std::string>() != sha256_file(path))
     fail(ErrorCode::Corrupt, "{}: its SHA-256 is not the one in state.json", path);
-  const SafetensorsFile file(path);
-  const RunState state = parse_state(json);
+  return {parse_state(json), SafetensorsFile(path)};
+}
+
+void copy_tensors(const std::string& path, const SafetensorsFile& file,
+                  const NamedTensors& tensors) {
   for (const std::pair<std::string, Tensor>& entry : tensors) {
     if (!file.has(entry.first))
       fail(ErrorCode::Corrupt, "{}: tensor {} is missing", path, entry.first);
@@ -127,17 +138,23 @@ RunState load_one(const std::string& folder, const NamedTensors& tensors) {
     entry.second.detach().copy_(file.tensor(entry.first));
     mark_changed(entry.second);
   }
-  return state;
 }
 
 }  // namespace
 
-RunState load_run_state(const std::string& run, const NamedTensors& tensors) {
+RunState load_run_state(const std::string& run, const TensorsOf& tensors) {
   std::vector<std::string> all = run_checkpoints(run);
   for (size_t i = all.size(); i-- > 0;) {
+    bool asking = false;  // what `tensors` throws is about the recipe, not about this checkpoint
     try {
-      return load_one(all[i], tensors);
+      const Opened opened = open_one(all[i]);
+      asking = true;
+      const NamedTensors targets = tensors(opened.state);
+      asking = false;
+      copy_tensors(all[i] + "/state.safetensors", opened.file, targets);
+      return opened.state;
     } catch (const std::exception& error) {
+      if (asking) throw;
       log_warning("skipping the damaged checkpoint {}: {}", all[i], error.what());
     }
   }

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +30,7 @@ struct RunState {
   double first_loss = 0, last_loss = 0;
   Json metrics;                       // of the state that is kept; null before the first evaluation
   std::vector<std::string> policies;  // TrainingPolicy::save_state
+  std::vector<std::string> moments;   // trained tensors that have optimizer moments
   Json history = Json::array();       // logged records, for trainer_state.json
 };
 
@@ -36,9 +38,12 @@ struct RunState {
 /// stay.
 void save_run_state(const std::string& run, const RunState& state, const NamedTensors& tensors,
                     int64_t keep);
-/// The newest complete checkpoint of a run: copies its tensors into `tensors`. Damaged ones are
-/// skipped with a warning. Errors: NotFound when there is none.
-RunState load_run_state(const std::string& run, const NamedTensors& tensors);
+/// The live tensors that the values of a checkpoint go to, once it is known what it holds.
+using TensorsOf = std::function<NamedTensors(const RunState&)>;
+/// The newest complete checkpoint of a run: copies its tensors into those that `tensors` names.
+/// Damaged ones are skipped with a warning. Errors: NotFound when there is none; whatever `tensors`
+/// throws.
+RunState load_run_state(const std::string& run, const TensorsOf& tensors);
 /// Removes what a process that was killed left half written in a run directory. The caller holds
 /// the run's lock.
 void remove_left_overs(const std::string& run);

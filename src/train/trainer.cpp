@@ -13,6 +13,7 @@
 #include "metrics/registry.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
+#include "train/calibrate.h"
 #include "train/evaluate.h"
 #include "train/signals.h"
 
@@ -76,31 +77,55 @@ Clock Trainer::clock() const {
 
 NamedTensors Trainer::state_tensors() {
   NamedTensors tensors;
-  for (const std::string& set : parts_.adaptation.sets())
+  for (const std::string& set : parts_.adaptation.sets()) {
     for (const std::pair<std::string, Tensor>& entry : parts_.adaptation.tensors(set))
       tensors.emplace_back(set + "/" + entry.first, entry.second);
-  for (const std::pair<std::string, Tensor>& entry : optimizer_.state(params_))
-    tensors.push_back(entry);
+    for (const std::pair<std::string, Tensor>& entry : parts_.adaptation.states(set))
+      tensors.emplace_back("state/" + entry.first, entry.second);
+  }
+  for (size_t i = 0; i < parts_.policies.size(); ++i)
+    for (const std::pair<std::string, Tensor>& entry : parts_.policies[i]->tensors())
+      tensors.emplace_back(format("policy/{}/{}", i, entry.first), entry.second);
+  for (const std::pair<std::string, Tensor>& entry : optimizer_.state()) tensors.push_back(entry);
   return tensors;
 }
 
 void Trainer::restore() {
-  run_ = load_run_state(parts_.run, state_tensors());
+  run_ = load_run_state(parts_.run, [this](const RunState& state) {
+    for (size_t i = 0; i < parts_.policies.size() && i < state.policies.size(); ++i)
+      parts_.policies[i]->load_state(state.policies[i]);
+    optimizer_.expect(params_, state.moments);
+    return state_tensors();
+  });
   loader_.sampler().seek(run_.position);
-  for (size_t i = 0; i < parts_.policies.size() && i < run_.policies.size(); ++i)
-    parts_.policies[i]->load_state(run_.policies[i]);
   stopped_early_ = config_.patience > 0 && run_.worse_evals >= config_.patience;
   log_info("going on from step {} ({:.1f} % done)", run_.step, 100 * clock().progress);
 }
 
-Trainer::Result Trainer::run(bool resume) {
-  const SignalWatch watch;
+void Trainer::begin(bool resume) {
   params_ = parts_.adaptation.trainable();
   if (params_.empty())
     fail(ErrorCode::BadInput, "nothing to train: the methods of this recipe train no tensor");
+  // A mask that several methods share is made anew at every call; a single one is the method's own.
+  const std::vector<Param> again = parts_.adaptation.trainable();
+  for (size_t i = 0; i < params_.size(); ++i)
+    if (params_[i].mask.defined() && !params_[i].mask.is_same(again[i].mask)) united_.push_back(i);
   state_.reset(new TrainState{parts_.model, parts_.adaptation, params_, {}});
+  state_->pass.seed = config_.seed;
+  state_->fresh = !resume;
+  if (!resume)
+    state_->calibration =
+        calibration_of({parts_.model, parts_.objective, parts_.task, parts_.train,
+                        parts_.class_weights, config_.batches, config_.seed, params_});
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->begin(*state_);
+  if (!resume) parts_.adaptation.calibrate(state_->calibration);
+  state_->calibration = {};
   if (resume) restore();
+}
+
+Trainer::Result Trainer::run(bool resume) {
+  const SignalWatch watch;
+  begin(resume);
   log_ = std::make_unique<LogWriter>(parts_.run + "/log.jsonl");
   log_->truncate_to(
       static_cast<uint64_t>(run_.log_bytes));  // what came after the checkpoint happens again
@@ -177,21 +202,27 @@ void Trainer::diverged(const Window& window, const char* what) {
        what, run_.step + 1, join(rows, ", "), more, parts_.run, config_.lr);
 }
 
-void Trainer::train_window(Window& window) {
-  const double started = now();
-  const double after = progress_of(run_.examples + window.examples, run_.step + 1, run_.seconds);
-  const double middle = 0.5 * (clock().progress + after);
-  Pass pass;
-  pass.training = true;
-  pass.step = run_.step;
-  pass.progress = middle;
-  pass.seed = config_.seed;
+void Trainer::refresh_united_masks() {
+  if (united_.empty()) return;
+  const std::vector<Param> latest = parts_.adaptation.trainable();
+  for (const size_t i : united_) params_[i].mask = latest[i].mask;
+}
+
+void Trainer::before_step(const Pass& pass) {
   state_->pass = pass;
+  state_->restart = false;
+  refresh_united_masks();
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
     policy->before_step(*state_);
+  if (state_->restart) optimizer_.forget();
+  for (const Param& param : params_) param.value.set_requires_grad(!param.frozen);
+}
+
+/// Gradients of the window's summed loss.
+void Trainer::accumulate(Window& window) {
   clear_gradients(params_);
   for (Loader::Item& item : window.items) {
-    item.batch.pass = pass;
+    item.batch.pass = state_->pass;
     const Loss loss = chain(item.batch, 0);
     Tensor sum = loss.total.sum;
     const Tensor penalty = parts_.adaptation.penalty();
@@ -201,16 +232,38 @@ void Trainer::train_window(Window& window) {
     if (!std::isfinite(window.loss)) diverged(window, "loss");
     if (sum.requires_grad()) backward(sum);
   }
+  parts_.adaptation.after_backward(state_->pass);
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
     policy->after_backward(*state_);
+}
+
+void Trainer::update(Window& window) {
   const double count = std::max(window.count, 1e-12);
   window.loss /= count;
   window.norm = gradient_norm(params_) / count;
   if (!std::isfinite(window.norm)) diverged(window, "gradient");
   const double clip = config_.clip > 0 ? std::min(1.0, config_.clip / (window.norm + 1e-6)) : 1.0;
-  window.lr = config_.lr * schedule_factor(config_.schedule, middle, run_.step);
+  const double share = std::max(1e-12, state_->part_end - state_->part_begin);
+  const double progress =
+      std::clamp((state_->pass.progress - state_->part_begin) / share, 0.0, 1.0);
+  window.lr =
+      config_.lr * schedule_factor(config_.schedule, progress, run_.step - state_->part_step);
   optimizer_.step(params_, window.lr, clip / count);
+  parts_.adaptation.after_step(state_->pass);
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->after_step(*state_);
+}
+
+void Trainer::train_window(Window& window) {
+  const double started = now();
+  const double after = progress_of(run_.examples + window.examples, run_.step + 1, run_.seconds);
+  Pass pass;
+  pass.training = true;
+  pass.step = run_.step;
+  pass.progress = 0.5 * (clock().progress + after);
+  pass.seed = config_.seed;
+  before_step(pass);
+  accumulate(window);
+  update(window);
   window.seconds = now() - started;
   run_.step += 1;
   run_.examples += window.examples;
@@ -306,6 +359,7 @@ void Trainer::save_now() {
   run_.policies.clear();
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
     run_.policies.push_back(policy->save_state());
+  run_.moments = optimizer_.tensors();
   save_run_state(parts_.run, run_, state_tensors(), config_.keep);
 }
 

@@ -51,10 +51,11 @@ struct TrainParts {
   std::function<void()> save_result;  // writes RUN/adapter from the current state
 };
 
-/// The training loop. A step: before_step of every policy; for each micro-batch the chain of
-/// `around` down to the objective, then backward; after_backward; division by the window's count,
-/// clipping, optimizer; after_step. Everything is a function of (recipe, data, seed) for a given
-/// thread count, so a resumed run ends with the same bytes.
+/// The training loop. Once, on a fresh start: begin of every policy, calibrate of every method. A
+/// step: before_step of every policy; for each micro-batch the chain of `around` down to the
+/// objective, then backward; after_backward of methods, then of policies; division by the window's
+/// count, clipping, optimizer; after_step of methods, then of policies. Everything is a function of
+/// (recipe, data, seed) for a given thread count, so a resumed run ends with the same bytes.
 class Trainer {
  public:
   Trainer(TrainConfig config, TrainParts parts, Progress& progress);
@@ -79,9 +80,14 @@ class Trainer {
     int64_t tokens = 0;
     double loss = 0, count = 0, norm = 0, lr = 0, seconds = 0;
   };
+  void begin(bool resume);
   void restore();
   Window load_window();
   void train_window(Window& window);
+  void before_step(const Pass& pass);
+  void refresh_united_masks();
+  void accumulate(Window& window);
+  void update(Window& window);
   Loss chain(const Batch& batch, size_t policy);
   [[noreturn]] void diverged(const Window& window, const char* what);
   void report(const Window& window);
@@ -100,6 +106,7 @@ class Trainer {
   Loader loader_;
   AdamW optimizer_;
   std::vector<Param> params_;
+  std::vector<size_t> united_;  // params whose mask is made from those of several methods
   std::unique_ptr<TrainState> state_;
   RunState run_;
   std::unique_ptr<LogWriter> log_;

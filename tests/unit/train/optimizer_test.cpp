@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/random.h"
+#include "support/temp_folder.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
 
@@ -123,8 +124,9 @@ TEST(AdamW, StateGoesOnWhereItStopped) {
   AdamW one({}), first({}), second({});
   for (uint64_t key = 0; key < 6; ++key) step(whole, one, key);
   for (uint64_t key = 0; key < 3; ++key) step(halves, first, key);
-  const std::vector<std::pair<std::string, Tensor>> saved = first.state(halves),
-                                                    fresh = second.state(halves);
+  EXPECT_TRUE(second.state().empty());
+  second.expect(halves, first.tensors());
+  const std::vector<std::pair<std::string, Tensor>> saved = first.state(), fresh = second.state();
   ASSERT_EQ(saved.size(), 6u);
   for (size_t i = 0; i < saved.size(); ++i) {
     EXPECT_EQ(saved[i].first, fresh[i].first);
@@ -133,6 +135,112 @@ TEST(AdamW, StateGoesOnWhereItStopped) {
   for (uint64_t key = 3; key < 6; ++key) step(halves, second, key);
   for (size_t i = 0; i < whole.size(); ++i)
     EXPECT_TRUE(at::equal(whole[i].value.detach(), halves[i].value.detach())) << i;
+}
+
+/// Elements as a row of a matrix, its columns, a single number or all of them.
+TEST(AdamW, MasksOfRowsAndOfTheWholeBroadcast) {
+  const Tensor rows = at::tensor({1.0, 0.0, 1.0}, at::kDouble).reshape({3, 1});
+  const std::vector<Tensor> masks{rows.to(at::kByte), rows.ne(0), rows.expand({3, 4}).ne(0),
+                                  at::ones({1}, at::kBool), at::zeros({1}, at::kByte)};
+  const std::vector<int64_t> moved{8, 8, 8, 12, 0};
+  for (size_t i = 0; i < masks.size(); ++i) {
+    std::vector<Param> params{param("w", draw(1, 12), at::kDouble)};
+    params[0].value = as_leaf(params[0].value.detach().reshape({3, 4}).clone());
+    params[0].mask = masks[i];
+    const Tensor before = params[0].value.detach().clone();
+    AdamW optimizer({0.9, 0.999, 1e-8, 0.5});
+    for (int step = 0; step < 3; ++step) {
+      params[0].value.mutable_grad() = at::ones({3, 4}, at::kDouble);
+      optimizer.step(params, 0.1, 1);
+    }
+    const Tensor changed = params[0].value.detach().ne(before);
+    EXPECT_EQ(changed.sum().item<int64_t>(), moved[i]) << i;
+    if (moved[i] == 8) {
+      EXPECT_FALSE(changed[1].any().item<bool>()) << i;
+    }
+    // Moments of what is held back stay as they were made; a whole that is held back has none.
+    if (moved[i] == 0) {
+      EXPECT_TRUE(optimizer.state().empty());
+    } else {
+      EXPECT_EQ(optimizer.state()[0].second.ne(0).sum().item<int64_t>(), moved[i]) << i;
+    }
+  }
+}
+
+TEST(AdamW, AMaskIsReadAtEveryStepAndMomentsWaitExactly) {
+  // Element 0 trains at even steps only: as if the odd steps' gradients had never been for it.
+  std::vector<Param> params{param("w", {1, 1}, at::kDouble)};
+  params[0].mask = at::ones({2}, at::kByte);
+  AdamW optimizer({0.9, 0.98, 1e-8, 0.1});
+  double p = 1, m = 0, v = 0;
+  for (int64_t step = 1; step <= 6; ++step) {
+    const double g = std::sin(static_cast<double>(step));
+    params[0].mask[0] = step % 2 == 0;
+    params[0].value.mutable_grad() = at::full({2}, g, at::kDouble);
+    optimizer.step(params, 0.05, 1);
+    if (step % 2 != 0) continue;
+    p -= 0.05 * 0.1 * p;
+    m = 0.9 * m + 0.1 * g;
+    v = 0.98 * v + 0.02 * g * g;
+    const double n = static_cast<double>(step);  // the bias correction counts the tensor's updates
+    p -= 0.05 * (m / (1 - std::pow(0.9, n))) / (std::sqrt(v / (1 - std::pow(0.98, n))) + 1e-8);
+  }
+  EXPECT_NEAR(params[0].value.detach()[0].item<double>(), p, 1e-14);
+}
+
+TEST(AdamW, AFrozenTensorGetsNothing) {
+  std::vector<Param> params{param("w", draw(1, 3), at::kDouble)};
+  params[0].frozen = true;
+  params[0].value.mutable_grad() = at::ones({3}, at::kDouble);
+  const Tensor before = params[0].value.detach().clone();
+  AdamW optimizer({0.9, 0.999, 1e-8, 0.5});
+  optimizer.step(params, 0.1, 1);
+  EXPECT_TRUE(at::equal(params[0].value.detach(), before));
+  EXPECT_TRUE(optimizer.state().empty());
+  EXPECT_EQ(gradient_norm(params), 0);
+}
+
+TEST(AdamW, ForgettingStartsAfresh) {
+  std::vector<Param> kept{param("w", {1, 2}, at::kDouble)}, fresh{param("w", {1, 2}, at::kDouble)};
+  AdamW first({}), second({});
+  kept[0].value.mutable_grad() = at::tensor({3.0, -1.0}, at::kDouble);
+  first.step(kept, 0.1, 1);
+  first.forget();
+  kept[0].value.detach().copy_(fresh[0].value.detach());
+  for (int step = 0; step < 2; ++step)
+    for (std::vector<Param>* params : {&kept, &fresh}) {
+      (*params)[0].value.mutable_grad() = at::tensor({0.5, 2.0}, at::kDouble);
+      (params == &kept ? first : second).step(*params, 0.1, 1);
+    }
+  EXPECT_TRUE(at::equal(kept[0].value.detach(), fresh[0].value.detach()));
+}
+
+TEST(AdamW, MomentsOfATensorThatIsNotTrainedAreRefused) {
+  const std::vector<Param> params{param("w", {1}, at::kDouble)};
+  const std::string text = error_text(ErrorCode::BadInput, [&] {
+    AdamW({}).expect(params, {"w", "gone"});
+  });
+  EXPECT_EQ(text,
+            "the checkpoint holds the optimizer's moments of gone, which this recipe does not "
+            "train; resume with the recipe of the run");
+}
+
+TEST(AdamW, AMaskOfAnotherShapeIsOurBug) {
+  std::vector<Param> params{param("w", {1, 2}, at::kDouble)};
+  params[0].mask = at::ones({3}, at::kByte);
+  params[0].value.mutable_grad() = at::ones({2}, at::kDouble);
+  const std::string text = error_text(ErrorCode::Internal, [&] { AdamW({}).step(params, 0.1, 1); });
+  EXPECT_NE(text.find("the mask of w has a shape that does not broadcast"), std::string::npos);
+}
+
+TEST(GradientNorm, LeavesOutWhatMasksHoldBack) {
+  std::vector<Param> params{param("a", {1, 1, 1, 1}, at::kDouble)};
+  params[0].value = as_leaf(params[0].value.detach().reshape({2, 2}).clone());
+  params[0].value.mutable_grad() = at::tensor({3.0, 4.0, 5.0, 6.0}, at::kDouble).reshape({2, 2});
+  params[0].mask = at::tensor({1, 0}, at::kLong).to(at::kByte).reshape({2, 1});
+  EXPECT_NEAR(gradient_norm(params), 5, 1e-12);
+  params[0].value.mutable_grad()[1][0] = std::nan("");
+  EXPECT_NEAR(gradient_norm(params), 5, 1e-12) << "not even a NaN counts";
 }
 
 TEST(GradientNorm, IsTheRootOfTheSumOfSquares) {

@@ -23,6 +23,7 @@ RunState state_of(int64_t step) {
   state.log_bytes = 9;
   state.tokens = 10;
   state.policies = {"one", ""};
+  state.moments = {"a", "b"};
   state.history = Json::array({Json{{"step", 1}, {"loss", 0.1}}});
   return state;
 }
@@ -30,6 +31,10 @@ RunState state_of(int64_t step) {
 NamedTensors tensors_of(double value) {
   return {{"weight", at::full({2, 3}, value, at::kFloat)},
           {"steps", at::full({1}, static_cast<int64_t>(value), at::kLong)}};
+}
+
+TensorsOf given(const NamedTensors& tensors) {
+  return [tensors](const RunState&) { return tensors; };
 }
 
 bool equal(const NamedTensors& a, const NamedTensors& b) {
@@ -52,7 +57,7 @@ TEST(RunState, ComesBackAsItWasSaved) {
   const TempFolder folder;
   save_run_state(folder.path(), state_of(12), tensors_of(3), 2);
   const NamedTensors tensors = tensors_of(0);
-  const RunState got = load_run_state(folder.path(), tensors), expected = state_of(12);
+  const RunState got = load_run_state(folder.path(), given(tensors)), expected = state_of(12);
   EXPECT_TRUE(equal(tensors, tensors_of(3)));
   EXPECT_EQ(got.step, 12);
   EXPECT_EQ(got.examples, expected.examples);
@@ -69,6 +74,7 @@ TEST(RunState, ComesBackAsItWasSaved) {
   EXPECT_EQ(got.log_bytes, 9);
   EXPECT_EQ(got.tokens, 10);
   EXPECT_EQ(got.policies, expected.policies);
+  EXPECT_EQ(got.moments, expected.moments);
   EXPECT_EQ(got.history, expected.history);
 }
 
@@ -87,7 +93,7 @@ TEST(RunState, TheSameStepMayBeSavedAgain) {
   save_run_state(folder.path(), state_of(3), tensors_of(1), 2);
   save_run_state(folder.path(), state_of(3), tensors_of(2), 2);
   const NamedTensors tensors = tensors_of(0);
-  load_run_state(folder.path(), tensors);
+  load_run_state(folder.path(), given(tensors));
   EXPECT_TRUE(equal(tensors, tensors_of(2)));
   EXPECT_EQ(run_checkpoints(folder.path()).size(), 1u);
 }
@@ -112,7 +118,7 @@ TEST(RunState, ADamagedCheckpointIsSkippedForTheOneBefore) {
       damage(path);
     }
     const NamedTensors tensors = tensors_of(0);
-    EXPECT_EQ(load_run_state(folder.path(), tensors).step, 1);
+    EXPECT_EQ(load_run_state(folder.path(), given(tensors)).step, 1);
     EXPECT_TRUE(equal(tensors, tensors_of(1))) << "nothing of the damaged one may be left";
     ASSERT_EQ(warnings.texts.size(), 1u);
     EXPECT_NE(warnings.texts[0].find("skipping the damaged checkpoint"), std::string::npos)
@@ -126,10 +132,10 @@ TEST(RunState, ACheckpointOfAnotherModelIsSkipped) {
   Warnings warnings;
   save_run_state(folder.path(), state_of(1), tensors_of(1), 2);
   error_text(ErrorCode::NotFound, [&] {
-    load_run_state(folder.path(), {{"other", at::zeros({1})}});
+    load_run_state(folder.path(), given({{"other", at::zeros({1})}}));
   });
   error_text(ErrorCode::NotFound, [&] {
-    load_run_state(folder.path(), {{"weight", at::zeros({3, 2})}});
+    load_run_state(folder.path(), given({{"weight", at::zeros({3, 2})}}));
   });
   ASSERT_EQ(warnings.texts.size(), 2u);
   EXPECT_NE(warnings.texts[0].find("tensor other is missing"), std::string::npos)
@@ -138,12 +144,37 @@ TEST(RunState, ACheckpointOfAnotherModelIsSkipped) {
       << warnings.texts[1];
 }
 
+TEST(RunState, TheTensorsAreAskedForWithTheStateThatWasRead) {
+  const TempFolder folder;
+  save_run_state(folder.path(), state_of(5), tensors_of(2), 2);
+  NamedTensors chosen;
+  load_run_state(folder.path(), [&](const RunState& state) {
+    if (state.moments == std::vector<std::string>{"a", "b"}) chosen = tensors_of(0);
+    return chosen;
+  });
+  EXPECT_TRUE(equal(chosen, tensors_of(2)));
+}
+
+TEST(RunState, ARecipeThatDoesNotFitIsNoDamage) {
+  const TempFolder folder;
+  Warnings warnings;
+  save_run_state(folder.path(), state_of(1), tensors_of(1), 2);
+  save_run_state(folder.path(), state_of(2), tensors_of(2), 2);
+  const std::string text = error_text(ErrorCode::BadInput, [&] {
+    load_run_state(folder.path(), [](const RunState& state) -> NamedTensors {
+      fail(ErrorCode::BadInput, "half: another seed at step {}", state.step);
+    });
+  });
+  EXPECT_EQ(text, "half: another seed at step 2");
+  EXPECT_TRUE(warnings.texts.empty());
+}
+
 TEST(RunState, AHalfWrittenFolderIsNotACheckpoint) {
   const TempFolder folder;
   std::filesystem::create_directories(folder.file("checkpoints/.writing-step-00000009"));
   EXPECT_TRUE(run_checkpoints(folder.path()).empty());
   const std::string text =
-      error_text(ErrorCode::NotFound, [&] { load_run_state(folder.path(), {}); });
+      error_text(ErrorCode::NotFound, [&] { load_run_state(folder.path(), given({})); });
   EXPECT_NE(text.find("there is no complete checkpoint in " + folder.path() + "/checkpoints"),
             std::string::npos)
       << text;
