@@ -1,6 +1,8 @@
 // BERT: post-norm encoder with learned positions and segments.
 // Reference: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", arXiv
 // 1810.04805.
+#include "arch/heads.h"
+#include "arch/names.h"
 #include "arch/registry.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -52,45 +54,42 @@ HeadSpec bert_head(const ConfigReader& config, const HeadRequest& request,
       request.kind == HeadKind::MaskedLm)
     return head;
   std::string pool = request.pool;
-  if (pool == "auto") pool = checkpoint_pool.empty() ? "pooler" : checkpoint_pool;
-  head.pool_name = pool;
-  head.pooler = pool == "pooler";
-  if (pool == "mean") head.pool = kernels::Pool::Mean;
-  if (pool == "max") head.pool = kernels::Pool::Max;
+  if (pool == "auto" && !checkpoint_pool.empty()) pool = checkpoint_pool;
+  if (pool == "auto" || pool == "own") pool = "pooler";
+  set_pool(config, head, pool, {"pooler", "first", "mean", "max"});
+  // The sequence class pools by its pooler only; another way is kept as a plain body with our head.
+  head.ours = head.kind == HeadKind::Sequence && !head.pooler;
   return head;
 }
 
 std::vector<NameRule> bert_names(const StackSpec& s, const HeadSpec& head) {
-  std::vector<NameRule> names;
-  const std::function<void(std::string, std::string, bool)> rule =
-      [&](std::string site, std::string name, bool bias) {
-        names.push_back({std::move(site), name + ".weight", bias ? name + ".bias" : ""});
-      };
-  rule("enc.embed.tok", "bert.embeddings.word_embeddings", false);
-  rule("enc.embed.pos", "bert.embeddings.position_embeddings", false);
-  if (s.types > 0) rule("enc.embed.type", "bert.embeddings.token_type_embeddings", false);
-  rule("enc.embed.norm", "bert.embeddings.LayerNorm", true);
+  NameTable names;
+  const std::string body = "bert.embeddings.";
+  names.module("enc.embed.tok", {body + "word_embeddings"}, false);
+  names.module("enc.embed.pos", {body + "position_embeddings"}, false);
+  if (s.types > 0) names.module("enc.embed.type", {body + "token_type_embeddings"}, false);
+  names.module("enc.embed.norm", {body + "LayerNorm"}, true);
   for (int64_t i = 0; i < s.layers; ++i) {
     const std::string site = format("enc.{}.", i), name = format("bert.encoder.layer.{}.", i);
-    rule(site + "self.q", name + "attention.self.query", true);
-    rule(site + "self.k", name + "attention.self.key", true);
-    rule(site + "self.v", name + "attention.self.value", true);
-    rule(site + "self.o", name + "attention.output.dense", true);
-    rule(site + "self.norm", name + "attention.output.LayerNorm", true);
-    rule(site + "ffn.up", name + "intermediate.dense", true);
-    rule(site + "ffn.down", name + "output.dense", true);
-    rule(site + "ffn.norm", name + "output.LayerNorm", true);
+    names.module(site + "self.q", {name + "attention.self.query"}, true);
+    names.module(site + "self.k", {name + "attention.self.key"}, true);
+    names.module(site + "self.v", {name + "attention.self.value"}, true);
+    names.module(site + "self.o", {name + "attention.output.dense"}, true);
+    names.module(site + "self.norm", {name + "attention.output.LayerNorm"}, true);
+    names.module(site + "ffn.up", {name + "intermediate.dense"}, true);
+    names.module(site + "ffn.down", {name + "output.dense"}, true);
+    names.module(site + "ffn.norm", {name + "output.LayerNorm"}, true);
   }
-  if (head.pooler) rule("head.pool", "bert.pooler.dense", true);
+  if (head.pooler) names.module("head.pool", {"bert.pooler.dense"}, true);
   if (head.kind == HeadKind::Sequence || head.kind == HeadKind::Token)
-    rule("head.proj", "classifier", true);
-  if (head.kind == HeadKind::Span) rule("head.proj", "qa_outputs", true);
+    names.module("head.proj", {"classifier"}, true);
+  if (head.kind == HeadKind::Span) names.module("head.proj", {"qa_outputs"}, true);
   if (head.kind == HeadKind::MaskedLm) {
-    rule("head.transform", "cls.predictions.transform.dense", true);
-    rule("head.norm", "cls.predictions.transform.LayerNorm", true);
-    names.push_back({"head.bias", "cls.predictions.bias", ""});
+    names.module("head.transform", {"cls.predictions.transform.dense"}, true);
+    names.module("head.norm", {"cls.predictions.transform.LayerNorm"}, true);
+    names.tensor("head.bias", {"cls.predictions.bias"});
   }
-  return names;
+  return names.take();
 }
 
 class Bert final : public Architecture {
@@ -98,9 +97,9 @@ class Bert final : public Architecture {
   ModelSpec spec(const ConfigReader& config, const HeadRequest& request,
                  const std::string& pool) const override {
     ModelSpec spec;
-    spec.stack = bert_stack(config);
+    spec.stacks = {bert_stack(config)};
     spec.head = bert_head(config, request, pool);
-    spec.names = bert_names(spec.stack, spec.head);
+    spec.names = bert_names(spec.first(), spec.head);
     spec.prefixes = {"bert."};
     spec.init_deviation = config.number("initializer_range", 0.02);
     spec.ignored = {"*position_ids", "*cls.seq_relationship.*", "*cls.predictions.decoder.*"};
@@ -121,6 +120,13 @@ class Bert final : public Architecture {
                 {"layer_norm_eps", 1e-12},
                 {"hidden_dropout_prob", 0.1},
                 {"attention_probs_dropout_prob", 0.1}};
+  }
+
+  std::vector<HeadRequest> heads() const override {
+    return {{HeadKind::Sequence, 3, "pooler"}, {HeadKind::Sequence, 3, "mean"},
+            {HeadKind::Sequence, 3, "max"},    {HeadKind::Sequence, 3, "first"},
+            {HeadKind::Token, 4, "auto"},      {HeadKind::Span, 2, "auto"},
+            {HeadKind::MaskedLm, 0, "auto"},   {HeadKind::None, 0, "pooler"}};
   }
 };
 

@@ -1,16 +1,13 @@
 #include "arch/load.h"
 
 #include <filesystem>
-#include <set>
 
+#include "arch/fill.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
-#include "core/attachment.h"
-#include "io/checkpoint.h"
 #include "nn/transformer.h"
 #include "tensor/torch.h"
-#include "tensor/types.h"
 
 namespace attune {
 
@@ -29,14 +26,18 @@ HeadRequest head_of_config(const Json& config) {
                                    config["architectures"][0].is_string()
                                ? config["architectures"][0].get<std::string>()
                                : "";
-  if (ends_with(name, "ForSequenceClassification")) head.kind = HeadKind::Sequence;
+  if (ends_with(name, "ForSequenceClassification") || ends_with(name, "ForImageClassification"))
+    head.kind = HeadKind::Sequence;
   if (ends_with(name, "ForTokenClassification")) head.kind = HeadKind::Token;
   if (ends_with(name, "ForQuestionAnswering")) head.kind = HeadKind::Span;
   if (ends_with(name, "ForMaskedLM") || ends_with(name, "ForPreTraining"))
     head.kind = HeadKind::MaskedLm;
+  if (ends_with(name, "ForCausalLM") || ends_with(name, "LMHeadModel") ||
+      ends_with(name, "ForConditionalGeneration"))
+    head.kind = HeadKind::Lm;
   if (head.kind == HeadKind::Span) head.labels = 2;
   if (head.kind == HeadKind::Sequence)
-    head.pool = "pooler";  // the class's own way, whatever else the folder says
+    head.pool = "own";  // the class's own way, whatever else the folder says
   if (config.contains("attune_pool") &&
       config["attune_pool"].is_string())  // our own head beside a plain body
     head = {HeadKind::Sequence, label_count(config), config["attune_pool"].get<std::string>()};
@@ -80,138 +81,6 @@ std::vector<std::string> LoadReport::lines() const {
 
 namespace {
 
-/// Every spelling under which a tensor may be stored: with and without the family's prefix, old
-/// LayerNorm names.
-std::vector<std::string> spellings(const std::string& name,
-                                   const std::vector<std::string>& prefixes) {
-  std::vector<std::string> names{name};
-  for (const std::string& prefix : prefixes)
-    names.push_back(starts_with(name, prefix) ? name.substr(prefix.size()) : prefix + name);
-  const size_t plain = names.size();
-  for (size_t i = 0; i < plain; ++i) {
-    if (ends_with(names[i], "LayerNorm.weight"))
-      names.push_back(names[i].substr(0, names[i].size() - 6) + "gamma");
-    if (ends_with(names[i], "LayerNorm.bias"))
-      names.push_back(names[i].substr(0, names[i].size() - 4) + "beta");
-  }
-  return names;
-}
-
-std::vector<int64_t> weight_shape(const Site& site) {
-  if (site.weight == WeightKind::Projection) return {site.out, site.in};
-  if (site.weight == WeightKind::Table) return {site.in, site.out};
-  return {site.out};
-}
-
-/// Fills one model from a checkpoint, or from the seed where `checkpoint` is null.
-class Filler {
- public:
-  Filler(Transformer& model, const Checkpoint* checkpoint, const std::string& where, uint64_t seed)
-      : model_(model), checkpoint_(checkpoint), where_(where), seed_(seed) {
-    if (checkpoint != nullptr && file_exists(where + "/attune.safetensors"))
-      head_file_ = std::make_unique<SafetensorsFile>(where + "/attune.safetensors");
-  }
-
-  LoadReport fill() {
-    for (const NameRule& rule : model_.spec().names) {
-      const Site& site = model_.site(rule.site);
-      WeightSlot& slot = model_.slot(site);
-      slot.module = ends_with(rule.weight, ".weight")
-                        ? rule.weight.substr(0, rule.weight.size() - 7)
-                        : rule.weight;
-      slot.weight_name = rule.weight;
-      slot.bias_name = rule.bias;
-      slot.weight = tensor(site, slot, rule.weight, weight_shape(site), false);
-      if (!rule.bias.empty()) slot.bias = tensor(site, slot, rule.bias, {site.out}, true);
-    }
-    check_complete();
-    report_.pool = model_.spec().head.pool_name;
-    if (checkpoint_ != nullptr) find_unexpected();
-    return std::move(report_);
-  }
-
- private:
-  Tensor tensor(const Site& site, WeightSlot& slot, const std::string& name,
-                const std::vector<int64_t>& shape, bool bias) {
-    if (checkpoint_ != nullptr) {
-      for (const std::string& spelling : spellings(name, model_.spec().prefixes)) {
-        if (!checkpoint_->has(spelling)) continue;
-        used_.insert(spelling);
-        const Tensor stored = checkpoint_->tensor(spelling);
-        if (stored.sizes().vec() == shape) {
-          (bias ? slot.bias_name : slot.weight_name) = spelling;
-          return converted(stored, spelling);
-        }
-        if (site.name == "head.proj") {
-          report_.fresh.push_back(format("{} (the checkpoint's has shape {}, this task needs {})",
-                                         name, shape_text(stored.sizes().vec()),
-                                         shape_text(shape)));
-          slot.fresh = true;
-          return draw(site, name, shape, bias);
-        }
-        fail(ErrorCode::Corrupt,
-             "loading {}: tensor {} has shape {}, but config.json makes it {}; the two files do "
-             "not belong together",
-             where_, spelling, shape_text(stored.sizes().vec()), shape_text(shape));
-      }
-      if (head_file_ != nullptr && head_file_->has(name) &&
-          head_file_->tensor(name).sizes().vec() == shape)
-        return converted(head_file_->tensor(name), name);
-      if (!starts_with(site.name, "head."))
-        fail(ErrorCode::Corrupt,
-             "loading {}: tensor {} is missing, which config.json asks for ({} layers, hidden size "
-             "{})",
-             where_, name, model_.spec().stack.layers, model_.spec().stack.hidden);
-      report_.fresh.push_back(name);
-    }
-    slot.fresh = true;
-    return draw(site, name, shape, bias);
-  }
-
-  static std::string shape_text(const std::vector<int64_t>& shape) {
-    return format("[{}]", fmt::join(shape, ", "));
-  }
-
-  Tensor converted(const Tensor& stored, const std::string& name) const {
-    if (!stored.is_floating_point())
-      fail(ErrorCode::Corrupt,
-           "loading {}: tensor {} has a dtype that is not floating point; weights are expected",
-           where_, name);
-    return dense_as(stored, model_.numerics().master());
-  }
-
-  Tensor draw(const Site& site, const std::string& name, const std::vector<int64_t>& shape,
-              bool bias) const {
-    const at::ScalarType type = model_.numerics().master();
-    if (bias || site.weight == WeightKind::Vector) return at::zeros(shape, type);
-    if (site.weight == WeightKind::Norm) return at::ones(shape, type);
-    const uint64_t key = Stream64(seed_, "init").with("model").with(name).key();
-    return normal_tensor(key, shape, model_.spec().init_deviation, type);
-  }
-
-  void check_complete() const {
-    for (const Site& site : model_.sites())
-      if (site.kind == SiteKind::Weight && !model_.slot(site).weight.defined())
-        fail(ErrorCode::Internal, "no checkpoint name leads to site {}", site.name);
-  }
-
-  void find_unexpected() {
-    for (const std::string& name : checkpoint_->names()) {
-      bool known = used_.count(name) > 0;
-      for (const std::string& glob : model_.spec().ignored) known = known || glob_match(glob, name);
-      if (!known) report_.unexpected.push_back(name);
-    }
-  }
-
-  Transformer& model_;
-  const Checkpoint* checkpoint_;
-  std::unique_ptr<SafetensorsFile> head_file_;  // a head that transformers' classes cannot hold
-  std::string where_;
-  uint64_t seed_;
-  LoadReport report_;
-  std::set<std::string> used_;
-};
-
 std::unique_ptr<Architecture> architecture_of(const Json& config, const std::string& path) {
   if (!config.contains("model_type") || !config["model_type"].is_string())
     fail(ErrorCode::Corrupt,
@@ -237,6 +106,20 @@ ModelSpec spec_of(const Architecture& architecture, const Json& config, const st
   return spec;
 }
 
+/// Can the checkpoint fill the pooler that `spec` asks for?
+bool has_pooler(const ModelSpec& spec, const Checkpoint& checkpoint) {
+  for (const NameRule& rule : spec.names)
+    if (rule.site == "head.pool") return !stored_name(rule, checkpoint, spec.prefixes).empty();
+  return false;
+}
+
+/// A language model's own output matrix joins the names when it is not tied.
+std::unique_ptr<Transformer> transformer_of(ModelSpec spec, const LoadOptions& options,
+                                            const Json& config) {
+  if (spec.head.kind == HeadKind::Lm && !spec.head.tied) spec.names.push_back(spec.output);
+  return std::make_unique<Transformer>(std::move(spec), options.numerics, config);
+}
+
 }  // namespace
 
 LoadedModel load_model(const std::string& directory, const LoadOptions& options) {
@@ -245,15 +128,17 @@ LoadedModel load_model(const std::string& directory, const LoadOptions& options)
   const std::unique_ptr<Architecture> architecture = architecture_of(config, config_path);
   const Checkpoint checkpoint(directory);
   HeadRequest head = options.own_head ? options.head : head_of_config(config);
-  if (head.kind == HeadKind::None)
-    head.pool = checkpoint.has("pooler.dense.weight") || checkpoint.has("bert.pooler.dense.weight")
-                    ? "pooler"
-                    : "first";
-  ModelSpec spec = spec_of(*architecture, config, config_path, head, checkpoint_pool(directory));
+  if (head.kind == HeadKind::None) head.pool = "pooler";
+  const std::string pool = checkpoint_pool(directory);
+  ModelSpec spec = spec_of(*architecture, config, config_path, head, pool);
+  if (head.kind == HeadKind::None && !has_pooler(spec, checkpoint)) {
+    head.pool = "first";
+    spec = spec_of(*architecture, config, config_path, head, pool);
+  }
+  settle_output(spec, checkpoint);
+  std::unique_ptr<Transformer> model = transformer_of(std::move(spec), options, config);
   LoadedModel loaded;
-  std::unique_ptr<Transformer> model =
-      std::make_unique<Transformer>(std::move(spec), options.numerics, config);
-  loaded.report = Filler(*model, &checkpoint, directory, options.seed).fill();
+  loaded.report = fill(*model, &checkpoint, directory, options.seed);
   loaded.model = std::move(model);
   loaded.directory = directory;
   return loaded;
@@ -264,11 +149,24 @@ std::unique_ptr<Model> init_model(const Json& config, const std::string& config_
   const std::unique_ptr<Architecture> architecture = architecture_of(config, config_path);
   HeadRequest head = options.own_head ? options.head : head_of_config(config);
   if (head.kind == HeadKind::None) head.pool = "pooler";
-  std::unique_ptr<Transformer> model = std::make_unique<Transformer>(
-      spec_of(*architecture, config, config_path, head, ""), options.numerics, config);
-  Filler(*model, nullptr, config_path, options.seed).fill();
+  std::unique_ptr<Transformer> model =
+      transformer_of(spec_of(*architecture, config, config_path, head, ""), options, config);
+  fill(*model, nullptr, config_path, options.seed);
   return model;
 }
+
+namespace {
+
+/// Shapes under which weights are stored where they are not the site's, by site.
+std::map<std::string, std::vector<int64_t>> stored_shapes(const Model& model) {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  if (const Transformer* transformer = dynamic_cast<const Transformer*>(&model))
+    for (const NameRule& rule : transformer->spec().names)
+      if (!rule.shape.empty()) shapes[rule.site] = rule.shape;
+  return shapes;
+}
+
+}  // namespace
 
 void write_model(const Model& model, const std::string& source, const std::string& directory,
                  const Json& config) {
@@ -279,12 +177,15 @@ void write_model(const Model& model, const std::string& source, const std::strin
   }
   std::map<std::string, Tensor>
       own_head;  // beside a plain body, when config says that the head is ours
+  std::map<std::string, std::vector<int64_t>> shapes = stored_shapes(model);
   for (const Site& site : model.sites()) {
     if (site.kind != SiteKind::Weight) continue;
     const WeightSlot& slot = model.slot(site);
     const bool ours = config.contains("attune_pool") && starts_with(site.name, "head.");
     std::map<std::string, Tensor>& target = ours ? own_head : tensors;
-    if (slot.weight.defined() && !slot.weight_name.empty()) target[slot.weight_name] = slot.weight;
+    if (slot.weight.defined() && !slot.weight_name.empty())
+      target[slot.weight_name] =
+          shapes.count(site.name) > 0 ? slot.weight.reshape(shapes[site.name]) : slot.weight;
     if (slot.bias.defined() && !slot.bias_name.empty()) target[slot.bias_name] = slot.bias;
   }
   std::error_code error;

@@ -118,7 +118,7 @@ std::unique_ptr<Target> target_to_write(const Json& args) {
 
 bool like_transformers(Target& target) {
   const Transformer& model = dynamic_cast<const Transformer&>(target.model());
-  return model.spec().head.kind != HeadKind::Sequence || model.spec().head.pooler;
+  return !model.spec().head.ours;
 }
 
 /// Compares what was written with its source; on a difference nothing is left behind.

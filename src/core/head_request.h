@@ -5,12 +5,14 @@
 namespace attune {
 
 /// What a task asks of a head.
-enum class HeadKind : uint8_t { None, Sequence, Token, Span, MaskedLm };
+/// Lm: the next token, over the rows of the last stack (causal models, decoders).
+enum class HeadKind : uint8_t { None, Sequence, Token, Span, MaskedLm, Lm };
 struct HeadRequest {
   HeadKind kind = HeadKind::None;
   int64_t labels = 0;
-  std::string pool = "auto";  // auto | first | pooler | mean | max
-  double dropout = -1;        // before the last projection; -1: the checkpoint's own
+  // auto | first | last | pooler | mean | max | eos; own: as the checkpoint's class does
+  std::string pool = "auto";
+  double dropout = -1;  // before the last projection; -1: the checkpoint's own
 };
 
 }  // namespace attune

@@ -1,35 +1,77 @@
 #pragma once
+#include <string>
+
+#include "core/cache.h"
 #include "core/forward.h"
+#include "kernels/ops/rotary.h"
+#include "nn/sites.h"
 #include "nn/spec.h"
 
 namespace attune {
 
-/// Site ids of one block; -1 where the family has none.
+/// Site ids of one attention part; -1 where the family has none.
+struct AttentionPart {
+  int part = -1, in = -1, norm = -1, q = -1, k = -1, v = -1, kv = -1, scores = -1, probs = -1,
+      heads = -1, o = -1, out = -1;
+  int memory = -1;  // cross attention: the rows it reads
+};
+/// Site ids of one block.
 struct BlockSites {
-  int resid_in = -1, self_in = -1, q = -1, k = -1, v = -1, heads = -1, o = -1, self_out = -1,
-      self_norm = -1;
-  int self = -1, self_kv = -1, self_scores = -1, ffn = -1;
-  int self_probs = -1, resid_mid = -1, ffn_in = -1, up = -1, gate = -1, hidden = -1, down = -1,
-      ffn_out = -1;
-  int ffn_norm = -1, resid_out = -1;
+  int resid_in = -1, resid_cross = -1, resid_mid = -1, resid_out = -1;
+  AttentionPart self, cross;
+  int ffn = -1, ffn_in = -1, up = -1, gate = -1, hidden = -1, down = -1, ffn_out = -1,
+      ffn_norm = -1;
 };
 
-/// One transformer block: attention and feed-forward parts around two residual sums.
+/// What the blocks of one stack share during a pass.
+class StackPass {
+ public:
+  StackPass(Forward& pass, const StackSpec& spec) : pass_(pass), spec_(spec) {}
+  /// Angles of the present rows.
+  const RotaryTable& rotary();
+  /// Positions of the present rows when they do not stand one after another, else undefined.
+  const Tensor& gaps();
+
+  Tensor bias;                // on scores of self attention [heads, 2 reach + 1], or undefined
+  Tensor memory;              // rows of the stack that cross attention reads
+  std::string memory_stream;  // and its name
+
+ private:
+  bool fresh(Tensor& seen) const;
+  Forward& pass_;
+  const StackSpec& spec_;
+  RotaryTable rotary_;
+  Tensor gaps_;
+  Tensor rotary_of_, gaps_of_;  // offsets of the rows they were made for
+};
+
+/// One transformer block: attention and feed-forward parts around residual sums.
 /// x, result: [rows, hidden], packed; only attention looks at sequence boundaries.
 class Block {
  public:
-  Block(const StackSpec& spec, const BlockSites& sites) : spec_(spec), sites_(sites) {}
-  Tensor forward(Forward& pass, Tensor x) const;
+  /// Adds the block's sites.
+  Block(const StackSpec& spec, int layer, const SiteMaker& sites);
+  Tensor forward(Forward& pass, StackPass& shared, Tensor x) const;
 
  private:
-  Tensor attend(Forward& pass, const Tensor& x) const;
-  Tensor feed_forward(Forward& pass, const Tensor& x) const;
-  Tensor normed(Forward& pass, int norm_site, const Tensor& x) const;
-  /// dropout(part) + x, then the norm where the norm comes after.
-  Tensor join(Forward& pass, const Tensor& part, const Tensor& x, int part_site,
-              int norm_site) const;
+  /// The residual stream and what the next part reads.
+  struct Rows {
+    Tensor x, in;
+  };
+  AttentionPart attention_sites(const std::string& at, const SiteMaker& sites, bool cross);
+  Tensor self_attention(Forward& pass, StackPass& shared, const Tensor& in) const;
+  Tensor cross_attention(Forward& pass, StackPass& shared, const Tensor& in) const;
+  KeyValues memory_keys(Forward& pass, const StackPass& shared) const;
+  AttentionArgs arguments(Forward& pass, int probs) const;
+  Tensor feed_forward(Forward& pass, const Tensor& in) const;
+  /// The sum dropout(part) + x at site `resid`, normed where this family does it, and the next
+  /// part's input at site `in`. `out`: the part's result site; `norm`: its own; `next`: that of the
+  /// next part (-1 at the end of the block).
+  Rows join(Forward& pass, const Tensor& part, const Tensor& x, int out, int norm, int resid,
+            int next, int in) const;
 
   StackSpec spec_;
+  int layer_;
   BlockSites sites_;
 };
 

@@ -1,10 +1,99 @@
 #include "nn/head.h"
 
+#include "base/error.h"
 #include "kernels/ops/rowwise.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
 namespace attune {
+
+HeadLayers::HeadLayers(const ModelSpec& spec, int tokens, const SiteMaker& sites)
+    : head_(spec.head), norm_kind_(spec.last().norm), norm_eps_(spec.last().norm_eps) {
+  const StackSpec& s = spec.last();
+  const HeadSpec& h = head_;
+  const WeightKind projection = WeightKind::Projection;
+  const int64_t pool_width = h.pooler && h.pooler_size > 0 ? h.pooler_size : s.hidden;
+  if (h.pooler) pool_ = sites.weight("head.pool", projection, s.hidden, pool_width, true);
+  if (h.kind == HeadKind::MaskedLm) {
+    transform_ = sites.weight("head.transform", projection, s.hidden, s.hidden, true);
+    norm_ = sites.weight("head.norm", WeightKind::Norm, s.hidden, s.hidden, s.norm_bias);
+  }
+  if (h.kind != HeadKind::None || h.pooler) in_ = sites.flow("head.in", SiteKind::Rows, pool_width);
+  if (h.kind == HeadKind::None) return;
+  const bool words = h.kind == HeadKind::MaskedLm || h.kind == HeadKind::Lm;
+  if (words) {
+    proj_ = sites.weight("head.proj", projection, s.hidden, s.vocabulary, false, -1,
+                         h.tied ? tokens : -1);
+    if (h.kind == HeadKind::MaskedLm)
+      bias_ = sites.weight("head.bias", WeightKind::Vector, s.vocabulary, s.vocabulary, false);
+  } else {
+    proj_ = sites.weight("head.proj", projection, pool_width, h.labels, h.bias);
+  }
+  logits_ = sites.flow("logits", SiteKind::Rows, words ? s.vocabulary : h.labels);
+}
+
+namespace {
+
+/// Of every sequence the last row whose token is `token`, or with `absent` is not. Int64 [B].
+Tensor rows_by_token(const HeadSpec& head, const Stream& input, const RowIndex& rows) {
+  if (!input.ids.defined() || input.rows.rows() != rows.rows())
+    fail(
+        ErrorCode::BadInput,
+        "this head takes the row of a token of the input, so both stacks need the same rows; found "
+        "{} and {}",
+        input.rows.rows(), rows.rows());
+  const int32_t* ids = pointer<const int32_t>(input.ids);
+  std::vector<int64_t> result;
+  for (int64_t b = 0; b < rows.sequences(); ++b) {
+    int64_t row = input.rows.end(b) - 1;
+    while (row >= input.rows.begin(b) && (ids[row] == head.token) == head.token_absent) --row;
+    if (row < input.rows.begin(b)) {
+      if (!head.token_absent)
+        fail(ErrorCode::BadInput,
+             "sequence {} of the batch has no token {}, whose row this head reads; end every text "
+             "with it (the tokenizer's end-of-sequence token)",
+             b, head.token);
+      row = input.rows.begin(b);  // padding alone: the first row, as in transformers
+    }
+    result.push_back(rows.begin(b) + row - input.rows.begin(b));
+  }
+  return int64_tensor(result);
+}
+
+}  // namespace
+
+Tensor HeadLayers::pooled_rows(Forward& pass, const Tensor& x, const Stream& input) const {
+  if (head_.token < 0) return pool(head_.pool, x, pass.rows());
+  return cast(x, pass.master()).index_select(0, rows_by_token(head_, input, pass.rows()));
+}
+
+Tensor HeadLayers::features(Forward& pass, const Tensor& x, const Stream& input) const {
+  const HeadSpec& h = head_;
+  if (h.kind == HeadKind::MaskedLm) {
+    const Tensor y = activation(h.transform_activation, pass.project(transform_, x));
+    return pass.at(in_, pass.norm(norm_, norm_kind_, norm_eps_, y).y);
+  }
+  if (h.kind == HeadKind::Lm) return pass.at(in_, h.scale == 1 ? x : x * h.scale);
+  if (h.kind == HeadKind::Token || h.kind == HeadKind::Span)
+    return pass.at(in_, dropout(cast(x, pass.master()), pass.drop(in_, h.dropout)));
+  Tensor rows = pooled_rows(pass, x, input);
+  pass.enter_pooled();
+  if (h.pooler) {
+    if (h.pooler_dropout) rows = dropout(rows, pass.drop(pool_, h.dropout));
+    rows = activation(h.pooler_activation, pass.project(pool_, rows));
+  }
+  return pass.at(in_, dropout(rows, pass.drop(in_, h.dropout)));
+}
+
+bool HeadLayers::wanted(const Forward& pass) const {
+  return pass.touched(in_) || (pool_ >= 0 && pass.touched(pool_));
+}
+
+std::unique_ptr<Head> HeadLayers::make(const std::shared_ptr<Forward>& pass,
+                                       const Tensor& features) const {
+  if (proj_ < 0) return nullptr;
+  return std::make_unique<ProjectionHead>(pass, proj_, bias_, logits_, features);
+}
 
 ProjectionHead::ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits,
                                Tensor features)

@@ -2,8 +2,36 @@
 #include <memory>
 
 #include "core/forward.h"
+#include "nn/sites.h"
+#include "nn/spec.h"
 
 namespace attune {
+
+/// The layers of a head before its last projection.
+class HeadLayers {
+ public:
+  /// Adds the head's sites; tokens: the token table of the last stack, or -1.
+  HeadLayers(const ModelSpec& spec, int tokens, const SiteMaker& sites);
+  /// One row a sequence; else one row a row of the input.
+  bool pooled() const { return head_.kind == HeadKind::Sequence || head_.kind == HeadKind::None; }
+  /// Rows that left the batch are needed: every row of the input has its logits, or a row is taken
+  /// by its token.
+  bool needs_every_row() const { return !pooled() || head_.token >= 0; }
+  /// What enters the last projection, from the final rows x. `input`: what the model was given.
+  Tensor features(Forward& pass, const Tensor& x, const Stream& input) const;
+  /// The last projection over ready features; null without a head.
+  std::unique_ptr<Head> make(const std::shared_ptr<Forward>& pass, const Tensor& features) const;
+  /// True when something before the last projection is to be computed without a head.
+  bool wanted(const Forward& pass) const;
+
+ private:
+  Tensor pooled_rows(Forward& pass, const Tensor& x, const Stream& input) const;
+
+  HeadSpec head_;
+  kernels::NormKind norm_kind_;
+  double norm_eps_;
+  int pool_ = -1, transform_ = -1, norm_ = -1, in_ = -1, proj_ = -1, bias_ = -1, logits_ = -1;
+};
 
 /// The last projection over ready features [n, hidden] (sequences, or rows for token heads).
 class ProjectionHead final : public Head {

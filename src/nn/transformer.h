@@ -1,42 +1,42 @@
 #pragma once
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "core/forward.h"
 #include "core/model.h"
-#include "nn/block.h"
+#include "nn/head.h"
 #include "nn/spec.h"
+#include "nn/stack.h"
 
 namespace attune {
 
-/// A transformer built from its specification: embeddings, a stack of blocks, a head.
+/// A transformer built from its specification: one stack, or an encoder and a decoder, and a head.
 class Transformer final : public Model {
  public:
   /// Makes the sites; their tensors are filled by the loader.
   Transformer(ModelSpec spec, Numerics numerics, Json config);
+  /// A model of one stack takes the batch's only stream, whatever its name. An encoder-decoder
+  /// reads "enc" and "dec"; without "dec" a head that is no language model gets the encoder's
+  /// tokens shifted right, as in transformers. Errors: BadInput when a stream is missing or does
+  /// not fit.
   Output forward(const Batch& batch, const Want& want) override;
   const ModelSpec& spec() const { return spec_; }
 
  private:
-  int weight_site(const std::string& name, WeightKind kind, int64_t in, int64_t out, bool bias,
-                  int layer = -1, int tied_to = -1);
-  int flow_site(const std::string& name, SiteKind kind, int64_t width, int layer = -1,
-                int64_t heads = 1);
-  void add_embeddings();
-  BlockSites add_block(int layer);
-  void add_head();
-  Tensor embed(Forward& pass, const Stream& stream) const;
-  Tensor embed_fused(Forward& pass, const Stream& stream) const;
-  Tensor embed_apart(Forward& pass, const Stream& stream) const;
-  Tensor position_index(Forward& pass, const Stream& stream) const;
-  /// The rows that enter the head's last projection, and which of head and sequence rows they are.
-  Tensor head_input(Forward& pass, const Tensor& x, const RowIndex& rows) const;
+  Stream stream_of(const Batch& batch, size_t stack) const;
 
   ModelSpec spec_;
-  std::vector<Block> blocks_;
-  int tok_ = -1, pos_ = -1, type_ = -1, embed_norm_ = -1, embed_rows_ = -1, embed_out_ = -1,
-      final_norm_ = -1, final_ = -1;
-  int head_pool_ = -1, head_transform_ = -1, head_norm_ = -1, head_in_ = -1, head_proj_ = -1,
-      head_bias_ = -1, logits_ = -1;
+  std::vector<Stack> stacks_;
+  std::unique_ptr<HeadLayers> head_;
 };
+
+/// Tokens of every sequence one place later, `start` first and the last left out; negative ones
+/// (labels that are skipped) become `padding`. int32 or int64 ids; int32 result.
+Tensor shifted_right(const Tensor& ids, const RowIndex& rows, int64_t start, int64_t padding);
+
+/// A batch of made-up inputs for every stack, of these lengths (images have their own), drawn from
+/// the seed: to compare a model with another or with itself.
+Batch made_up_batch(const ModelSpec& spec, const std::vector<int64_t>& lengths, uint64_t seed);
 
 }  // namespace attune

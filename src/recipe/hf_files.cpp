@@ -20,7 +20,7 @@ Json head_config(const Model& model, const Task* task) {
   const HeadSpec& head = transformer->spec().head;
   // Transformers' sequence class pools by its pooler only; another way is kept as a plain body with
   // our own head.
-  const bool ours = head.kind == HeadKind::Sequence && !head.pooler;
+  const bool ours = head.ours;
   if (head.kind == HeadKind::Token) config["architectures"] = {head.token_class};
   if (head.kind == HeadKind::Sequence)
     config["architectures"] = {ours ? head.body_class : head.sequence_class};

@@ -18,17 +18,17 @@ void PrintTo(const HeadCase& value, std::ostream* out) {
   *out << value.architecture << " " << value.name;
 }
 
+std::string head_name(const HeadRequest& head) {
+  const char* const names[] = {"none", "sequence", "token", "span", "masked_lm", "lm"};
+  const std::string name = names[static_cast<size_t>(head.kind)];
+  return head.kind == HeadKind::Sequence || head.pool != "auto" ? name + "_" + head.pool : name;
+}
+
 std::vector<HeadCase> head_cases() {
   std::vector<HeadCase> cases;
-  for (const std::string& architecture : architecture_names()) {
-    for (const char* pool : {"pooler", "mean", "max", "first"})
-      cases.push_back(
-          {architecture, std::string("sequence_") + pool, {HeadKind::Sequence, 3, pool}});
-    cases.push_back({architecture, "token", {HeadKind::Token, 4, "auto"}});
-    cases.push_back({architecture, "span", {HeadKind::Span, 2, "auto"}});
-    cases.push_back({architecture, "masked_lm", {HeadKind::MaskedLm, 0, "auto"}});
-    cases.push_back({architecture, "none", {HeadKind::None, 0, "pooler"}});
-  }
+  for (const std::string& architecture : architecture_names())
+    for (const HeadRequest& head : architectures().at(architecture).make(Options())->heads())
+      cases.push_back({architecture, head_name(head), head});
   return cases;
 }
 

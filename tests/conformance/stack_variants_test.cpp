@@ -49,7 +49,7 @@ const Variant kVariants[] = {
 
 std::unique_ptr<Model> build(const Variant& variant, kernels::DType type = kernels::DType::F64) {
   ModelSpec spec;
-  StackSpec& s = spec.stack;
+  StackSpec& s = spec.stacks.emplace_back();
   s.layers = 2;
   s.hidden = 16;
   s.heads = s.kv_heads = 4;

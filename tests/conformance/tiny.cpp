@@ -62,41 +62,41 @@ const ModelSpec& spec_of(const Model& model) {
   return dynamic_cast<const Transformer&>(model).spec();
 }
 
-std::vector<int32_t> random_ints(const Stream64& stream, int64_t count, int64_t low, int64_t high) {
-  std::vector<int32_t> result;
-  for (int64_t i = 0; i < count; ++i)
-    result.push_back(static_cast<int32_t>(
-        low + static_cast<int64_t>(
-                  stream.below(static_cast<uint64_t>(i), static_cast<uint64_t>(high - low)))));
-  return result;
+/// The stream whose rows a row-wise head labels.
+const Stream& labelled_stream(const ModelSpec& spec, const Batch& batch) {
+  const std::map<std::string, Stream>::const_iterator last = batch.streams.find(spec.last().name);
+  return last != batch.streams.end() ? last->second : batch.streams.at(spec.first().name);
 }
 
 /// Sequences have one label each, rows one each with every third skipped.
 Tensor labels_of(const ModelSpec& spec, const Stream64& stream, const RowIndex& rows) {
   const bool sequences = spec.head.kind == HeadKind::Sequence;
-  const int64_t classes =
-      spec.head.kind == HeadKind::MaskedLm ? spec.stack.vocabulary : spec.head.labels;
+  const bool words = spec.head.kind == HeadKind::MaskedLm || spec.head.kind == HeadKind::Lm;
+  const int64_t classes = words ? spec.last().vocabulary : spec.head.labels;
   const int64_t count = sequences ? rows.sequences() : rows.rows();
-  const std::vector<int32_t> drawn = random_ints(stream, count, 0, classes);
-  std::vector<int64_t> labels(drawn.begin(), drawn.end());
+  std::vector<int64_t> labels;
+  for (int64_t i = 0; i < count; ++i)
+    labels.push_back(static_cast<int64_t>(
+        stream.below(static_cast<uint64_t>(i), static_cast<uint64_t>(classes))));
   for (size_t i = 1; !sequences && i < labels.size(); i += 3) labels[i] = -100;
   return int64_tensor(labels);
+}
+
+Tensor cut(const Tensor& x, int64_t begin, int64_t end) {
+  return x.defined() ? x.slice(0, begin, end).clone() : Tensor();
 }
 
 }  // namespace
 
 Batch batch_of(const Model& model, const std::vector<int64_t>& lengths, uint64_t seed) {
   const ModelSpec& spec = spec_of(model);
-  const Stream64 stream(seed, "batch");
-  Batch batch;
-  Stream& input = batch.streams[spec.stack.name];
-  input.rows = RowIndex::from_lengths(lengths);
-  const int64_t rows = input.rows.rows();
-  input.ids = int32_tensor(random_ints(stream.with("ids"), rows, 1, spec.stack.vocabulary));
-  if (spec.stack.types > 0)
-    input.types = int32_tensor(random_ints(stream.with("types"), rows, 0, spec.stack.types));
+  Batch batch = made_up_batch(spec, lengths, seed);
+  for (std::pair<const std::string, Stream>& stream : batch.streams)
+    if (stream.second.values.defined())
+      stream.second.values = stream.second.values.to(model.numerics().master());
   if (spec.head.kind != HeadKind::None)
-    batch.fields["labels"] = labels_of(spec, stream.with("labels"), input.rows);
+    batch.fields["labels"] =
+        labels_of(spec, Stream64(seed, "batch").with("labels"), labelled_stream(spec, batch).rows);
   std::vector<int64_t> examples;
   for (size_t i = 0; i < lengths.size(); ++i) examples.push_back(100 + static_cast<int64_t>(i));
   batch.fields["example"] = int64_tensor(examples);
@@ -105,19 +105,23 @@ Batch batch_of(const Model& model, const std::vector<int64_t>& lengths, uint64_t
 
 Batch single(const Model& model, const Batch& batch, int64_t b) {
   const ModelSpec& spec = spec_of(model);
-  const Stream& all = batch.streams.at(spec.stack.name);
-  const int64_t begin = all.rows.begin(b), end = all.rows.end(b);
   Batch one;
   one.pass = batch.pass;
-  Stream& input = one.streams[spec.stack.name];
-  input.rows = RowIndex::from_lengths({end - begin});
-  input.ids = all.ids.slice(0, begin, end).clone();
-  if (all.types.defined()) input.types = all.types.slice(0, begin, end).clone();
-  one.fields["example"] = batch.fields.at("example").slice(0, b, b + 1).clone();
+  for (const std::pair<const std::string, Stream>& entry : batch.streams) {
+    const Stream& all = entry.second;
+    const int64_t begin = all.rows.begin(b), end = all.rows.end(b);
+    Stream& input = one.streams[entry.first];
+    input.rows = RowIndex::from_lengths({end - begin});
+    input.ids = cut(all.ids, begin, end);
+    input.values = cut(all.values, begin, end);
+    input.types = cut(all.types, begin, end);
+  }
+  one.fields["example"] = cut(batch.fields.at("example"), b, b + 1);
+  if (batch.fields.count("labels") == 0) return one;
   const bool sequences = spec.head.kind == HeadKind::Sequence;
-  if (batch.fields.count("labels") > 0)
-    one.fields["labels"] =
-        batch.fields.at("labels").slice(0, sequences ? b : begin, sequences ? b + 1 : end).clone();
+  const RowIndex& rows = labelled_stream(spec, batch).rows;
+  one.fields["labels"] = cut(batch.fields.at("labels"), sequences ? b : rows.begin(b),
+                             sequences ? b + 1 : rows.end(b));
   return one;
 }
 
@@ -147,9 +151,9 @@ Tensor loss(Model& model, const Batch& batch, const Adaptation* adaptation) {
     sum =
         model.forward(batch, {}).head->cross_entropy(batch.fields.at("labels"), Tensor(), 0.1).sum;
   } else {
-    const Tensor x =
-        model.forward(batch, {{"head.in"}, true}).captured.at("head.in").to(at::kDouble);
-    sum = (x * noise("weights of head.in", x.sizes().vec(), 1)).sum();
+    const std::string end = model.find("head.in") != nullptr ? "head.in" : "final";
+    const Tensor x = model.forward(batch, {{end}, true}).captured.at(end).to(at::kDouble);
+    sum = (x * noise("weights of " + end, x.sizes().vec(), 1)).sum();
   }
   const Tensor penalty = adaptation != nullptr ? adaptation->penalty() : Tensor();
   return penalty.defined() ? sum + penalty.to(at::kDouble) : sum;

@@ -37,8 +37,8 @@ std::unique_ptr<Model> model_of(const std::string& architecture, const HeadReque
 Json config_of(const std::string& architecture);
 std::vector<std::string> architecture_names();
 
-/// Sequences of these lengths with random tokens, labels of the model's head and example ids 100,
-/// 101, ...
+/// Sequences of these lengths with random tokens (images have their own), for every stack; labels
+/// of the model's head and example ids 100, 101, ...
 Batch batch_of(const Model& model, const std::vector<int64_t>& lengths, uint64_t seed = 1);
 /// Sequence `b` of a batch alone.
 Batch single(const Model& model, const Batch& batch, int64_t b);
@@ -48,7 +48,7 @@ Tensor logits(Model& model, const Batch& batch);
 /// Captured values of every Rows and Heads site, and "logits"; without gradients.
 Values everything(Model& model, const Batch& batch);
 /// Cross-entropy of the head over the batch's labels (or a fixed random projection of `head.in`
-/// without a head), plus the penalty; a double scalar.
+/// or `final` without a head), plus the penalty; a double scalar.
 Tensor loss(Model& model, const Batch& batch, const Adaptation* adaptation = nullptr);
 
 /// max |a - b| / max(1, max |b|).
