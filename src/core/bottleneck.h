@@ -27,7 +27,7 @@ struct Bottleneck {
 /// Errors: BadInput when sizes differ; the message names the shapes.
 /// Reference: Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP", arXiv
 /// 1902.00751, section 2.1; He et al. 2022, "Towards a Unified View of Parameter-Efficient Transfer
-/// Learning", arXiv 2110.04366, equation 5.
+/// Learning", arXiv 2110.04366.
 Tensor bottleneck(const Tensor& x, const Tensor& base, const Bottleneck& weights,
                   const DropSite& drop = {});
 
