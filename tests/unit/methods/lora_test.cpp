@@ -137,6 +137,17 @@ TEST(Lora, AnEmbeddingsAIsZeroAndItsBNormal) {
   EXPECT_EQ(bench->formula("lora", {"enc.embed.tok", kQ}), bench->trained());
 }
 
+TEST(Lora, AnEmbeddingsRowsGetTheTransposedUpdate) {
+  const std::unique_ptr<MethodBench> bench =
+      lora({{"rank", 2}, {"alpha", 6}, {"sites", "enc.embed.*"}});
+  bench->disturb();
+  const Tensor update = naive_product(bench->parameter_of("enc.embed.tok/up"),
+                                      bench->parameter_of("enc.embed.tok/down"));
+  EXPECT_LE(difference(bench->folded("enc.embed.tok").weight,
+                       bench->weight_of("enc.embed.tok") + update.t() * 3.0),
+            1e-12);
+}
+
 TEST(Lora, AGlobOfEverythingMeansProjections) {
   const std::unique_ptr<MethodBench> bench = lora({{"rank", 1}, {"sites", "*"}});
   EXPECT_TRUE(bench->edits_at("enc.embed.tok").empty());

@@ -103,11 +103,11 @@ class MethodBench final : public Attachment {
       if (entry.first == name) result.push_back(&entry.second);
     return result;
   }
-  /// The affine map of a projection with every edit folded in, after prepare().
+  /// The affine map of a weight with every edit folded in, after prepare().
   Affine folded(const std::string& name, const Pass& pass = {}) {
     tuner_->prepare(pass);
     Affine map{weights_.at(name), biases_.count(name) > 0 ? biases_.at(name) : Tensor()};
-    for (const Edit* edit : edits_at(name)) map = fold(map, *edit);
+    for (const Edit* edit : edits_at(name)) map = fold(map, *edit, site(name).weight);
     return map;
   }
   void set_base(const std::string& name, const Tensor& weight) { weights_.at(name) = weight; }
