@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/text.h"
+#include "data/columns.h"
 #include "data/reader.h"
 
 namespace attune {
@@ -14,6 +15,7 @@ namespace attune {
 struct OpenFile {
   std::unique_ptr<Source> source;
   std::unique_ptr<Reader> reader;
+  std::map<std::string, std::string> renamed;
 };
 
 namespace {
@@ -77,22 +79,29 @@ struct Dataset::State {
     ATTUNE_ASSERT(index >= 0 && index < static_cast<int64_t>(rows.size()));
     return rows[static_cast<size_t>(index)];
   }
-  void add_file(const std::string& path, const ReadOptions& options);
+  void add_file(const InputFile& input, const ReadOptions& options);
 };
 
-void Dataset::State::add_file(const std::string& path, const ReadOptions& options) {
+void Dataset::State::add_file(const InputFile& input, const ReadOptions& options) {
+  const std::string& path = input.path;
   OpenFile file;
+  file.renamed = input.renamed;
   file.source = std::make_unique<Source>(path);
   const Format format = options.format ? *options.format : detect_format(*file.source);
   file.reader = make_reader(format, *file.source, options);
   const size_t first = rows.size(), bad_before = bad_rows.size();
   const bool skip = options.skip_bad_rows;
+  int64_t limit = options.limit;
+  if (input.limit > 0) {
+    const int64_t end = static_cast<int64_t>(first) + input.limit;
+    limit = limit > 0 ? std::min(limit, end) : end;
+  }
   // With skipping, how many rows are needed is known only after the bad ones have gone.
-  RowIndex index(rows, static_cast<uint32_t>(files.size()), skip ? 0 : options.limit,
+  RowIndex index(rows, static_cast<uint32_t>(files.size()), skip ? 0 : limit,
                  skip ? &bad_rows : nullptr);
   file.reader->index(index);
   if (skip)
-    drop_bad_rows(file, first, options.limit, rows, bad_rows);
+    drop_bad_rows(file, first, limit, rows, bad_rows);
   else if (rows.size() > first)
     check_utf8(*file.source, rows.back().offset + rows.back().bytes);
   if (rows.size() == first)
@@ -115,12 +124,18 @@ Dataset Dataset::open(const std::string& path, const ReadOptions& options) {
 }
 
 Dataset Dataset::open(const std::vector<std::string>& paths, const ReadOptions& options) {
-  if (paths.empty())
+  std::vector<InputFile> files;
+  for (const std::string& path : paths) files.push_back({path});
+  return open(files, options);
+}
+
+Dataset Dataset::open(const std::vector<InputFile>& files, const ReadOptions& options) {
+  if (files.empty())
     fail(ErrorCode::BadInput, "reading data: no file is named; expected at least one");
   std::shared_ptr<State> state = std::make_shared<State>();
-  for (const std::string& path : paths) {
+  for (const InputFile& file : files) {
     if (options.limit > 0 && static_cast<int64_t>(state->rows.size()) >= options.limit) break;
-    state->add_file(path, options);
+    state->add_file(file, options);
   }
   state->rows.shrink_to_fit();
   Dataset dataset;
@@ -135,8 +150,18 @@ int64_t Dataset::size() const {
 Record Dataset::at(int64_t index) const {
   const RowPlace& row = state_->row(index);
   const OpenFile& file = state_->files[row.file];
-  return {file.reader->parse(row_text(file, row), row.line), file.source->name(), row.line,
-          file.reader->typed()};
+  Record record{file.reader->parse(row_text(file, row), row.line), file.source->name(), row.line,
+                file.reader->typed()};
+  if (file.renamed.empty()) return record;
+  Json value = record.value;
+  for (const std::pair<const std::string, std::string>& entry : file.renamed)
+    value[entry.first] = column(record, entry.second);
+  record.value = std::move(value);
+  return record;
+}
+
+size_t Dataset::file_of(int64_t index) const {
+  return state_->row(index).file;
 }
 
 std::string Dataset::where(int64_t index) const {

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,6 +36,14 @@ struct ReadOptions {
   int64_t limit = 0;  // at most so many records over all files; 0: all
 };
 
+/// One of the files of a data set.
+struct InputFile {
+  std::string path;   // "-": standard input
+  int64_t limit = 0;  // at most so many of its records; 0: all
+  /// Columns read under another name: name -> the file's own column (a path into objects, too).
+  std::map<std::string, std::string> renamed = {};
+};
+
 /// Users' files as a sequence of records, read through an index of record offsets; copies share one
 /// index.
 ///
@@ -54,10 +63,14 @@ class Dataset {
   static Dataset open(const std::string& path, const ReadOptions& options = {});
   /// All records of the first file, then of the second, ...; formats may differ.
   static Dataset open(const std::vector<std::string>& paths, const ReadOptions& options = {});
+  static Dataset open(const std::vector<InputFile>& files, const ReadOptions& options = {});
 
   int64_t size() const;
-  /// Parses record `index`. Errors: BadInput for a bad row (never after skip_bad_rows).
+  /// Parses record `index`. Errors: BadInput for a bad row (never after skip_bad_rows), and for one
+  /// without a column that is read under another name.
   Record at(int64_t index) const;
+  /// Position in the list of files of the one that holds record `index`.
+  size_t file_of(int64_t index) const;
   /// "data/train.jsonl:17" of record `index`, without parsing it.
   std::string where(int64_t index) const;
   /// "jsonl", or "jsonl, csv" for a mixture; printed to the user.

@@ -1,6 +1,7 @@
 #include "data/sampler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -8,6 +9,31 @@
 #include "base/random.h"
 
 namespace attune {
+
+namespace {
+
+/// `total` in whole parts by weight, largest remainders first.
+std::vector<int64_t> shares_of(const std::vector<MixtureSource>& sources, int64_t total) {
+  double weights = 0;
+  for (const MixtureSource& source : sources) weights += source.weight;
+  std::vector<int64_t> shares;
+  std::vector<double> remainders;
+  int64_t given = 0;
+  for (const MixtureSource& source : sources) {
+    const double exact = static_cast<double>(total) * source.weight / weights;
+    shares.push_back(static_cast<int64_t>(exact));
+    remainders.push_back(exact - static_cast<double>(shares.back()));
+    given += shares.back();
+  }
+  std::vector<size_t> order(sources.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return remainders[a] > remainders[b]; });
+  for (size_t i = 0; given < total; ++i, ++given) ++shares[order[i % order.size()]];
+  return shares;
+}
+
+}  // namespace
 
 Sampler::Sampler(int64_t examples, uint64_t seed, LengthOf length, SamplerOptions options)
     : examples_(examples), seed_(seed), length_(std::move(length)), options_(options) {
@@ -22,14 +48,59 @@ Sampler::Sampler(int64_t examples, uint64_t seed, LengthOf length, SamplerOption
     const int64_t whole = (options.window + options.batch_size - 1) / options.batch_size;
     options_.window = whole * options.batch_size;
   }
+  if (!options_.mixture.empty()) check_mixture();
+  quotas_ = shares_of(options_.mixture, options_.mixture.empty() ? 0 : examples_);
+  for (size_t i = 0; i < quotas_.size(); ++i)
+    if (quotas_[i] == 0)
+      fail(ErrorCode::BadInput,
+           "making batches: the share of source {} in an epoch of {} examples is less than one; "
+           "raise its weight ({}) or leave it out",
+           i + 1, examples_, options_.mixture[i].weight);
   enter();
+}
+
+void Sampler::check_mixture() const {
+  for (size_t i = 0; i < options_.mixture.size(); ++i) {
+    const MixtureSource& source = options_.mixture[i];
+    if (source.examples.empty())
+      fail(ErrorCode::BadInput, "making batches: source {} of the mixture has no examples", i + 1);
+    if (!(source.weight > 0) || !std::isfinite(source.weight))
+      fail(ErrorCode::BadInput,
+           "making batches: the weight of source {} is {}, expected a number above 0", i + 1,
+           source.weight);
+  }
+}
+
+void Sampler::draw_source(size_t source, int64_t epoch, std::vector<int64_t>& draws) const {
+  const std::vector<int64_t>& examples = options_.mixture[source].examples;
+  const int64_t count = static_cast<int64_t>(examples.size()), quota = quotas_[source];
+  std::vector<int64_t> order;
+  int64_t pass = -1;
+  for (int64_t at = epoch * quota; at < (epoch + 1) * quota; ++at) {
+    if (at / count != pass) {
+      pass = at / count;
+      order = Stream64(seed_, "source")
+                  .with(source)
+                  .with(static_cast<uint64_t>(pass))
+                  .permutation(count);
+    }
+    draws.push_back(examples[static_cast<size_t>(order[static_cast<size_t>(at % count)])]);
+  }
+}
+
+std::vector<int64_t> Sampler::order_of(int64_t epoch) const {
+  std::vector<int64_t> order =
+      Stream64(seed_, "order").with(static_cast<uint64_t>(epoch)).permutation(examples_);
+  if (quotas_.empty()) return order;
+  std::vector<int64_t> draws;
+  for (size_t source = 0; source < quotas_.size(); ++source) draw_source(source, epoch, draws);
+  for (int64_t& place : order) place = draws[static_cast<size_t>(place)];
+  return order;
 }
 
 void Sampler::enter() {
   if (order_epoch_ != position_.epoch) {
-    order_ = Stream64(seed_, "order")
-                 .with(static_cast<uint64_t>(position_.epoch))
-                 .permutation(examples_);
+    order_ = order_of(position_.epoch);
     order_epoch_ = position_.epoch;
   }
   const int64_t begin = position_.window * options_.window;
@@ -105,6 +176,17 @@ double Sampler::consumed() const {
   for (int64_t i = 0; i < position_.batch; ++i)
     count += static_cast<int64_t>(batches_[static_cast<size_t>(i)].size());
   return static_cast<double>(count);
+}
+
+void Sampler::visit_given(const std::function<void(int64_t)>& visit) const {
+  // Without a mixture one epoch has them all.
+  const int64_t epochs = quotas_.empty() ? std::min<int64_t>(position_.epoch, 1) : position_.epoch;
+  for (int64_t epoch = 0; epoch < epochs; ++epoch)
+    for (const int64_t example : order_of(epoch)) visit(example);
+  for (int64_t i = 0; i < position_.window * options_.window; ++i)
+    visit(order_[static_cast<size_t>(i)]);
+  for (int64_t i = 0; i < position_.batch; ++i)
+    for (const int64_t example : batches_[static_cast<size_t>(i)]) visit(example);
 }
 
 }  // namespace attune

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 
@@ -26,7 +27,7 @@ class TempFolder {
   std::string file(const std::string& name) const { return (path_ / name).string(); }
   std::string path() const { return path_.string(); }
   /// Writes a file, its folders too, and returns its path.
-  std::string write(const std::string& name, const std::string& content) const {
+  std::string write(const std::string& name, std::string_view content) const {
     std::filesystem::create_directories(std::filesystem::path(file(name)).parent_path());
     std::ofstream(file(name), std::ios::binary) << content;
     return file(name);
@@ -48,6 +49,15 @@ std::string error_text(ErrorCode code, Body body) {
   }
   ADD_FAILURE() << "nothing was thrown";
   return {};
+}
+
+/// The same with the names of files in the folder as they are within it.
+template <class Body>
+std::string error_text(const TempFolder& folder, ErrorCode code, Body body) {
+  std::string text = error_text(code, body);
+  const std::string prefix = folder.file("");
+  for (size_t at; (at = text.find(prefix)) != std::string::npos;) text.erase(at, prefix.size());
+  return text;
 }
 
 }  // namespace attune

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "unit/data/temp_folder.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {
@@ -18,7 +18,7 @@ Record record(const std::string& json) {
 
 template <class Call>
 std::string column_error(Call call) {
-  return error_of(no_folder(), ErrorCode::BadInput, call);
+  return error_text(no_folder(), ErrorCode::BadInput, call);
 }
 
 TEST(Column, MissingColumnNamesPlaceColumnsAndNearest) {

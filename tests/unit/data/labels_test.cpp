@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "unit/data/temp_folder.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {
@@ -22,7 +22,7 @@ LabelSet collect(const Names& labels, bool typed = true, LabelSet set = LabelSet
 template <class Call>
 std::string label_error(Call call) {
   static const TempFolder kFolder;
-  return error_of(kFolder, ErrorCode::BadInput, call);
+  return error_text(kFolder, ErrorCode::BadInput, call);
 }
 
 TEST(LabelSet, TextIsOrderedByFirstAppearance) {

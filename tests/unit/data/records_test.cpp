@@ -6,7 +6,8 @@
 
 #include "base/hash.h"
 #include "base/log.h"
-#include "unit/data/temp_folder.h"
+#include "base/text.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {
@@ -19,10 +20,10 @@ class Records : public testing::Test {
   std::string dump(const Dataset& data, int64_t index) { return data.at(index).value.dump(); }
   std::string open_error(const std::string& name, std::string_view content,
                          const ReadOptions& options = {}) {
-    return error_of(folder_, ErrorCode::BadInput, [&] { open(name, content, options); });
+    return error_text(folder_, ErrorCode::BadInput, [&] { open(name, content, options); });
   }
   std::string row_error(const Dataset& data, int64_t index) {
-    return error_of(folder_, ErrorCode::BadInput, [&] { data.at(index); });
+    return error_text(folder_, ErrorCode::BadInput, [&] { data.at(index); });
   }
   TempFolder folder_;
 };
@@ -89,6 +90,35 @@ TEST_F(Records, LimitCountsGoodRowsOverAllFiles) {
   EXPECT_EQ(data.format_name(), "jsonl, csv");
   EXPECT_EQ(dump(data, 2), R"({"a":"3"})");
   EXPECT_EQ(data.where(2), second + ":2");
+}
+
+TEST_F(Records, EachFileHasItsOwnLimit) {
+  const std::string first = folder_.write("a.jsonl", "{\"t\":1}\nx\n{\"t\":2}\n{\"t\":3}\n");
+  const std::string second = folder_.write("b.csv", "t\n4\n5\n6\n");
+  const std::string third = folder_.write("c.jsonl", "{\"t\":7}\n{\"t\":8}\n");
+  ReadOptions options;
+  options.skip_bad_rows = true;
+  const Dataset data =
+      Dataset::open(std::vector<InputFile>{{first, 2}, {second, 1}, {third}}, options);
+  std::string found;
+  for (int64_t i = 0; i < data.size(); ++i)
+    found += data.at(i).value["t"].dump() + format(" of {}, ", data.file_of(i));
+  EXPECT_EQ(found, "1 of 0, 2 of 0, \"4\" of 1, 7 of 2, 8 of 2, ");
+  options.limit = 4;
+  EXPECT_EQ(Dataset::open(std::vector<InputFile>{{first, 2}, {second}, {third}}, options).size(),
+            4);
+}
+
+TEST_F(Records, AFileMayHaveOtherNamesForItsColumns) {
+  const std::string first = folder_.write("a.jsonl", "{\"text\":\"a\"}\n");
+  const std::string second = folder_.write(
+      "b.jsonl", "{\"text\":\"not this\",\"meta\":{\"body\":\"b\"}}\n{\"text\":\"c\"}\n");
+  const Dataset data =
+      Dataset::open(std::vector<InputFile>{{first}, {second, 0, {{"text", "meta.body"}}}});
+  EXPECT_EQ(data.at(0).value["text"], "a");
+  EXPECT_EQ(data.at(1).value["text"], "b");
+  EXPECT_EQ(error_text(folder_, ErrorCode::BadInput, [&] { data.at(2); }),
+            "b.jsonl:2: no column \"meta.body\"; the record has: text");
 }
 
 TEST_F(Records, JsonArrayGivesItsObjects) {
@@ -282,7 +312,7 @@ TEST_F(Records, FormatNamesRoundTripAndUnknownOnesAreNamed) {
     EXPECT_EQ(format_from_name(format_name(format), "here"), format);
   EXPECT_FALSE(format_from_name("auto", "here").has_value());
   EXPECT_EQ(
-      error_of(folder_, ErrorCode::BadInput, [] { format_from_name("cvs", "recipe.yaml:3:5"); }),
+      error_text(folder_, ErrorCode::BadInput, [] { format_from_name("cvs", "recipe.yaml:3:5"); }),
       "recipe.yaml:3:5: unknown data format \"cvs\"; expected one of auto, jsonl, json, csv, tsv, "
       "conll, text");
 }
@@ -311,14 +341,14 @@ TEST_F(Records, FingerprintIsTheHashOfTheContent) {
   const std::string text = "{\"a\":1}\n";
   const Dataset data = open("a.jsonl", text);
   EXPECT_EQ(data.fingerprint(), sha256_hex(text));
-  const std::string path = folder_.path("a.jsonl");
+  const std::string path = folder_.file("a.jsonl");
   EXPECT_EQ(Dataset::open(std::vector<std::string>{path, path}).fingerprint(),
             sha256_hex(sha256_hex(text) + sha256_hex(text)));
 }
 
 TEST_F(Records, NoFileNamedIsAnError) {
   EXPECT_EQ(
-      error_of(folder_, ErrorCode::BadInput, [] { Dataset::open(std::vector<std::string>{}); }),
+      error_text(folder_, ErrorCode::BadInput, [] { Dataset::open(std::vector<std::string>{}); }),
       "reading data: no file is named; expected at least one");
 }
 

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/random.h"
-#include "unit/data/temp_folder.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {
@@ -39,7 +39,7 @@ void expect_each_once(std::vector<int64_t> examples, int64_t count) {
 }
 
 TEST(Sampler, EveryExampleComesOnceAnEpoch) {
-  for (const SamplerOptions options :
+  for (const SamplerOptions& options :
        {SamplerOptions{8, 0, 1024}, SamplerOptions{7, 0, 10}, SamplerOptions{0, 512, 100},
         SamplerOptions{0, 64, 1}, SamplerOptions{5000, 0, 1024}}) {
     Sampler sampler(1003, 1, length_of, options);
@@ -107,7 +107,7 @@ TEST(Sampler, LengthsAreAskedForOneWindowAtATime) {
 }
 
 TEST(Sampler, SeekingContinuesExactly) {
-  for (const SamplerOptions options : {SamplerOptions{0, 256, 64}, SamplerOptions{8, 0, 64}}) {
+  for (const SamplerOptions& options : {SamplerOptions{0, 256, 64}, SamplerOptions{8, 0, 64}}) {
     Sampler whole(300, 9, length_of, options);
     std::vector<Sampler::Position> positions;
     std::vector<double> consumed;
@@ -137,11 +137,116 @@ TEST(Sampler, ConsumedCountsExamples) {
   }
 }
 
+/// Three sources of 100, 30 and 10 examples with weights 1, 1 and 2.
+SamplerOptions mixture() {
+  SamplerOptions options{0, 256, 64, {}};
+  int64_t example = 0;
+  for (const std::pair<int64_t, double> part : {std::pair{100, 1.0}, {30, 1.0}, {10, 2.0}}) {
+    options.mixture.push_back({{}, part.second});
+    for (int64_t i = 0; i < part.first; ++i) options.mixture.back().examples.push_back(example++);
+  }
+  return options;
+}
+
+TEST(SamplerMixture, AnEpochDrawsFromEachSourceInProportion) {
+  Sampler sampler(140, 4, length_of, mixture());
+  for (int number = 0; number < 5; ++number) {
+    std::vector<int64_t> counts(3, 0);
+    for (const int64_t example : flat(epoch(sampler)))
+      ++counts[example < 100 ? 0 : example < 130 ? 1 : 2];
+    EXPECT_EQ(counts, (std::vector<int64_t>{35, 35, 70}));
+    EXPECT_EQ(sampler.consumed(), 140 * (number + 1));
+  }
+}
+
+TEST(SamplerMixture, ASourceRepeatsOnlyWhenItHasGivenEverything) {
+  Sampler sampler(140, 4, nullptr, [] {
+    SamplerOptions options = mixture();
+    options.batch_tokens = 0;
+    options.batch_size = 7;
+    return options;
+  }());
+  std::vector<int64_t> times(140, 0);
+  for (int number = 0; number < 20; ++number) {
+    for (const int64_t example : flat(epoch(sampler))) ++times[static_cast<size_t>(example)];
+    for (const std::pair<int64_t, int64_t> range : {std::pair{0, 100}, {100, 130}, {130, 140}}) {
+      const auto [least, most] =
+          std::minmax_element(times.begin() + range.first, times.begin() + range.second);
+      EXPECT_LE(*most - *least, 1) << "epoch " << number << ", from " << range.first;
+    }
+  }
+  EXPECT_EQ(times[0], 7);      // 20 * 35 draws of 100 examples
+  EXPECT_EQ(times[135], 140);  // 20 * 70 draws of 10
+}
+
+TEST(SamplerMixture, DrawsAreShuffledAndAFunctionOfTheSeed) {
+  Sampler a(140, 4, length_of, mixture()), b(140, 4, length_of, mixture()),
+      c(140, 5, length_of, mixture());
+  const std::vector<int64_t> first = flat(epoch(a));
+  EXPECT_EQ(first, flat(epoch(b)));
+  EXPECT_NE(first, flat(epoch(c)));
+  // Runs of one source would be 35 or 70 long.
+  const std::vector<int64_t> half(first.begin(), first.begin() + 70);
+  const int64_t of_the_last =
+      std::count_if(half.begin(), half.end(), [](int64_t example) { return example >= 130; });
+  EXPECT_GT(of_the_last, 20);
+  EXPECT_LT(of_the_last, 50);
+}
+
+TEST(SamplerMixture, SeekingContinuesExactlyAndKnowsWhatWasGiven) {
+  Sampler whole(140, 9, length_of, mixture());
+  std::vector<Sampler::Position> positions;
+  Batches batches;
+  while (whole.position().epoch < 3) {
+    positions.push_back(whole.position());
+    batches.push_back(whole.next());
+  }
+  std::vector<int64_t> given;
+  for (size_t i = 0; i < positions.size(); ++i) {
+    Sampler resumed(140, 9, length_of, mixture());
+    resumed.seek(positions[i]);
+    std::vector<int64_t> visited;
+    resumed.visit_given([&](int64_t example) { visited.push_back(example); });
+    std::sort(visited.begin(), visited.end());
+    EXPECT_EQ(visited, given) << i;
+    EXPECT_EQ(resumed.next(), batches[i]);
+    given.insert(given.end(), batches[i].begin(), batches[i].end());
+    std::sort(given.begin(), given.end());
+  }
+}
+
+TEST(Sampler, KnowsWhatWasGiven) {
+  Sampler sampler(300, 9, length_of, {0, 256, 64});
+  std::vector<bool> expected(300, false);
+  while (sampler.position().epoch < 2) {
+    std::vector<bool> visited(300, false);
+    sampler.visit_given([&](int64_t example) { visited[static_cast<size_t>(example)] = true; });
+    EXPECT_EQ(visited, expected);
+    for (const int64_t example : sampler.next()) expected[static_cast<size_t>(example)] = true;
+  }
+}
+
+TEST(SamplerMixture, SourcesThatCannotBeDrawnFromAreNamed) {
+  const auto bad = [](SamplerOptions options) {
+    return error_text(ErrorCode::BadInput, [&] { Sampler(140, 1, length_of, options); });
+  };
+  SamplerOptions options = mixture();
+  options.mixture[1].weight = 0.001;
+  EXPECT_EQ(bad(options),
+            "making batches: the share of source 2 in an epoch of 140 examples is less than one; "
+            "raise its weight (0.001) or leave it out");
+  options.mixture[1].weight = -1;
+  EXPECT_EQ(bad(options),
+            "making batches: the weight of source 2 is -1, expected a number above 0");
+  options.mixture[1] = {{}, 1};
+  EXPECT_EQ(bad(options), "making batches: source 2 of the mixture has no examples");
+}
+
 TEST(Sampler, BadSettingsAndPositionsAreNamed) {
   const TempFolder folder;
   const auto bad = [&](int64_t examples, SamplerOptions options, Sampler::Position position) {
-    return error_of(folder, ErrorCode::BadInput,
-                    [&] { Sampler(examples, 1, length_of, options).seek(position); });
+    return error_text(folder, ErrorCode::BadInput,
+                      [&] { Sampler(examples, 1, length_of, options).seek(position); });
   };
   EXPECT_EQ(bad(0, {8, 0, 64}, {}), "making batches: there are no examples");
   EXPECT_EQ(

@@ -9,7 +9,7 @@
 
 #include "data/reader.h"
 #include "data/records.h"
-#include "unit/data/temp_folder.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {
@@ -78,7 +78,7 @@ TEST(RowIndex, RecordsOfFourGibibytesAreRefused) {
   std::vector<RowPlace> rows;
   RowIndex index(rows, 0, 0, nullptr);
   EXPECT_EQ(
-      error_of(folder, ErrorCode::BadInput, [&] { index.add(0, size_t{4} << 30, 7, "a.csv"); })
+      error_text(folder, ErrorCode::BadInput, [&] { index.add(0, size_t{4} << 30, 7, "a.csv"); })
           .find("a.csv:7: this record has 4"),
       0u);
 }
@@ -90,14 +90,14 @@ TEST(Source, EveryTruncationOfCompressedDataIsAnError) {
   for (size_t bytes = 2; bytes < gzip.size(); ++bytes) {
     Spill out(size_t{1} << 20);
     const std::string error =
-        error_of(folder, ErrorCode::Corrupt, [&] { gunzip(gzip.substr(0, bytes), "a.gz", out); });
+        error_text(folder, ErrorCode::Corrupt, [&] { gunzip(gzip.substr(0, bytes), "a.gz", out); });
     ASSERT_EQ(error, "a.gz: the gzip data ends early, after " + std::to_string(bytes) +
                          " bytes; the file is truncated, copy it again");
   }
   for (size_t bytes = 4; bytes < zstd.size(); ++bytes) {
     Spill out(size_t{1} << 20);
-    const std::string error =
-        error_of(folder, ErrorCode::Corrupt, [&] { unzstd(zstd.substr(0, bytes), "a.zst", out); });
+    const std::string error = error_text(folder, ErrorCode::Corrupt,
+                                         [&] { unzstd(zstd.substr(0, bytes), "a.zst", out); });
     ASSERT_EQ(error.find("a.zst: the zstd data ends early"), 0u) << error;
   }
 }
@@ -107,10 +107,10 @@ TEST(Source, DamagedCompressedDataIsAnError) {
   std::string gzip = gzipped(numbers(300)), zstd = zstandard(numbers(300));
   gzip[gzip.size() - 6] ^= 1;  // checksum
   zstd[4] = static_cast<char>(0xFF);
-  EXPECT_EQ(error_of(folder, ErrorCode::Corrupt, [&] { Source(folder.write("a.gz", gzip)); })
+  EXPECT_EQ(error_text(folder, ErrorCode::Corrupt, [&] { Source(folder.write("a.gz", gzip)); })
                 .find("a.gz: damaged gzip data near byte "),
             0u);
-  EXPECT_EQ(error_of(folder, ErrorCode::Corrupt, [&] { Source(folder.write("a.zst", zstd)); })
+  EXPECT_EQ(error_text(folder, ErrorCode::Corrupt, [&] { Source(folder.write("a.zst", zstd)); })
                 .find("a.zst: damaged zstd data near byte "),
             0u);
 }
@@ -118,52 +118,52 @@ TEST(Source, DamagedCompressedDataIsAnError) {
 TEST(Source, MissingFileListsItsFolder) {
   const TempFolder folder;
   folder.write("train.jsonl", "{}");
-  EXPECT_EQ(error_of(folder, ErrorCode::NotFound, [&] { Source(folder.path("trian.jsonl")); }),
+  EXPECT_EQ(error_text(folder, ErrorCode::NotFound, [&] { Source(folder.file("trian.jsonl")); }),
             "reading data: trian.jsonl does not exist; its folder holds: train.jsonl");
-  EXPECT_EQ(error_of(folder, ErrorCode::NotFound, [&] { Source(folder.path("no/trian.jsonl")); }),
+  EXPECT_EQ(error_text(folder, ErrorCode::NotFound, [&] { Source(folder.file("no/trian.jsonl")); }),
             "reading data: no/trian.jsonl does not exist");
 }
 
 TEST(Source, FolderIsRefusedWithItsFiles) {
   const TempFolder folder;
-  std::filesystem::create_directory(folder.path("d"));
+  std::filesystem::create_directory(folder.file("d"));
   folder.write("d/train.jsonl", "{}");
   EXPECT_EQ(
-      error_of(folder, ErrorCode::BadInput, [&] { Source(folder.path("d")); }),
+      error_text(folder, ErrorCode::BadInput, [&] { Source(folder.file("d")); }),
       "reading data: d is a folder, expected a file; name the files in it, such as train.jsonl");
 }
 
 TEST(Source, EmptyFilesAreRefused) {
   const TempFolder folder;
   const std::string expected = ": the file is empty; expected at least one record";
-  EXPECT_EQ(error_of(folder, ErrorCode::BadInput, [&] { Source(folder.write("a", "")); }),
+  EXPECT_EQ(error_text(folder, ErrorCode::BadInput, [&] { Source(folder.write("a", "")); }),
             "a" + expected);
   EXPECT_EQ(
-      error_of(folder, ErrorCode::BadInput, [&] { Source(folder.write("a", "\xEF\xBB\xBF")); }),
+      error_text(folder, ErrorCode::BadInput, [&] { Source(folder.write("a", "\xEF\xBB\xBF")); }),
       "a" + expected);
   EXPECT_EQ(
-      error_of(folder, ErrorCode::BadInput, [&] { Source(folder.write("a.gz", gzipped(""))); }),
+      error_text(folder, ErrorCode::BadInput, [&] { Source(folder.write("a.gz", gzipped(""))); }),
       "a.gz" + expected);
 }
 
 TEST(Source, OtherContainersAndUtf16AreNamed) {
   const TempFolder folder;
   EXPECT_EQ(
-      error_of(folder, ErrorCode::Unsupported, [&] { Source(folder.write("a", "PAR1....")); }),
+      error_text(folder, ErrorCode::Unsupported, [&] { Source(folder.write("a", "PAR1....")); }),
       "a is a Parquet file, which cannot be read; convert it to JSONL or CSV (gzip and zstd are "
       "read)");
-  EXPECT_EQ(error_of(folder, ErrorCode::BadInput,
-                     [&] {
-                       Source(folder.write("a", std::string("\xFF\xFE"
-                                                            "a\0",
-                                                            4)));
-                     }),
+  EXPECT_EQ(error_text(folder, ErrorCode::BadInput,
+                       [&] {
+                         Source(folder.write("a", std::string("\xFF\xFE"
+                                                              "a\0",
+                                                              4)));
+                       }),
             "a: the text is UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8");
 }
 
 TEST(Source, PipesAreRead) {
   const TempFolder folder;
-  const std::string pipe = folder.path("pipe");
+  const std::string pipe = folder.file("pipe");
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   std::thread writer([&] { std::ofstream(pipe) << "{\"a\": 1}\n{\"a\": 2}\n"; });
   const Dataset data = Dataset::open(pipe);

@@ -6,7 +6,7 @@
 #include <map>
 #include <set>
 
-#include "unit/data/temp_folder.h"
+#include "support/temp_folder.h"
 
 namespace attune {
 namespace {
@@ -65,7 +65,7 @@ TEST(SplitRows, ImpossibleSharesAreNamed) {
   const TempFolder folder;
   const std::vector<std::string> strata = strata_of({{"a", 3}, {"b", 1}});
   const auto bad = [&](const std::vector<std::string>& rows, double share) {
-    return error_of(folder, ErrorCode::BadInput, [&] { split(rows, share, 1); });
+    return error_text(folder, ErrorCode::BadInput, [&] { split(rows, share, 1); });
   };
   const std::string range = "expected a share between 0 and 1 or a whole number of rows";
   EXPECT_EQ(bad(strata, 0), "splitting data: the share to hold out is 0, " + range);

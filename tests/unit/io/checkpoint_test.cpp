@@ -5,8 +5,8 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "support/temp_folder.h"
 #include "tensor/torch.h"
-#include "unit/data/temp_folder.h"
 
 namespace attune {
 namespace {
@@ -18,7 +18,7 @@ NamedTensors sample() {
 }
 
 std::string load_error(const TempFolder& folder, ErrorCode code) {
-  std::string text = error_of(folder, code, [&] { Checkpoint checkpoint(folder.path(".")); });
+  std::string text = error_text(folder, code, [&] { Checkpoint checkpoint(folder.file(".")); });
   // What is left of the folder's own path.
   for (size_t at; (at = text.find("./")) != std::string::npos;) text.erase(at, 2);
   return text;
@@ -38,8 +38,8 @@ class Messages {
 
 TEST(Checkpoint, OneFileIsReadWhole) {
   const TempFolder folder;
-  save_checkpoint(folder.path(""), sample());
-  const Checkpoint checkpoint(folder.path(""));
+  save_checkpoint(folder.file(""), sample());
+  const Checkpoint checkpoint(folder.file(""));
   EXPECT_EQ(checkpoint.names(), (std::vector<std::string>{"a", "b", "c"}));
   EXPECT_EQ(checkpoint.files().size(), 1U);
   EXPECT_EQ(checkpoint.info("a").dtype, "F16");
@@ -50,52 +50,52 @@ TEST(Checkpoint, OneFileIsReadWhole) {
 
 TEST(Checkpoint, ShardsFollowTheGivenOrderAndLimit) {
   const TempFolder folder;
-  save_checkpoint(folder.path(""), sample(), 20);  // 16, then 8 + 8
-  const Json index = read_json(folder.path("model.safetensors.index.json"));
+  save_checkpoint(folder.file(""), sample(), 20);  // 16, then 8 + 8
+  const Json index = read_json(folder.file("model.safetensors.index.json"));
   EXPECT_EQ(index.dump(),
             R"({"metadata":{"total_size":32},"weight_map":{"a":"model-00002-of-00002.safetensors",)"
             R"("b":"model-00001-of-00002.safetensors","c":"model-00002-of-00002.safetensors"}})");
-  const Checkpoint checkpoint(folder.path(""));
+  const Checkpoint checkpoint(folder.file(""));
   EXPECT_EQ(checkpoint.files().size(), 2U);
   for (const auto& [name, value] : sample()) EXPECT_TRUE(at::equal(checkpoint.tensor(name), value));
 }
 
 TEST(Checkpoint, LargeTensorsGetShardsOfTheirOwn) {
   const TempFolder folder;
-  save_checkpoint(folder.path(""), sample(), 1);
-  EXPECT_TRUE(file_exists(folder.path("model-00003-of-00003.safetensors")));
-  EXPECT_EQ(Checkpoint(folder.path("")).names().size(), 3U);
+  save_checkpoint(folder.file(""), sample(), 1);
+  EXPECT_TRUE(file_exists(folder.file("model-00003-of-00003.safetensors")));
+  EXPECT_EQ(Checkpoint(folder.file("")).names().size(), 3U);
 }
 
 TEST(Checkpoint, ALaterSaveReplacesAnEarlierOneOfTheOtherKind) {
   const TempFolder folder;
-  save_checkpoint(folder.path(""), {{"old", at::zeros({1})}});
-  save_checkpoint(folder.path(""), sample(), 1);
-  EXPECT_TRUE(Checkpoint(folder.path("")).has("a"));
-  save_checkpoint(folder.path(""), {{"new", at::zeros({1})}});
-  EXPECT_EQ(Checkpoint(folder.path("")).names(), (std::vector<std::string>{"new"}));
-  EXPECT_FALSE(file_exists(folder.path("model.safetensors.index.json")));
+  save_checkpoint(folder.file(""), {{"old", at::zeros({1})}});
+  save_checkpoint(folder.file(""), sample(), 1);
+  EXPECT_TRUE(Checkpoint(folder.file("")).has("a"));
+  save_checkpoint(folder.file(""), {{"new", at::zeros({1})}});
+  EXPECT_EQ(Checkpoint(folder.file("")).names(), (std::vector<std::string>{"new"}));
+  EXPECT_FALSE(file_exists(folder.file("model.safetensors.index.json")));
 }
 
 TEST(Checkpoint, TheSingleFileHasPrecedence) {
   const TempFolder folder;
-  save_checkpoint(folder.path(""), sample());
+  save_checkpoint(folder.file(""), sample());
   folder.write("model.safetensors.index.json", "nonsense");
-  EXPECT_EQ(Checkpoint(folder.path("")).names().size(), 3U);
+  EXPECT_EQ(Checkpoint(folder.file("")).names().size(), 3U);
 }
 
 // Computed with Python: hashlib.sha256 over b"a\0F16 2,2\n" + data, b"b\0F32 4\n" + data, b"c\0I64
 // 1\n" + data.
 TEST(Checkpoint, DigestIsThatOfTheContentHoweverItIsSplit) {
   const TempFolder folder;
-  save_checkpoint(folder.path(""), sample());
-  const Checkpoint whole(folder.path(""));
+  save_checkpoint(folder.file(""), sample());
+  const Checkpoint whole(folder.file(""));
   EXPECT_EQ(whole.sha256(), "099f7550bd3482a5ed8cf80f52621e257e95a4e4631155c72d359d353eb260ce");
   EXPECT_EQ(whole.sha256(), whole.sha256());
-  save_checkpoint(folder.path(""), sample(), 1);
-  EXPECT_EQ(Checkpoint(folder.path("")).sha256(), whole.sha256());
-  save_checkpoint(folder.path(""), {{"b", at::zeros({4})}});
-  EXPECT_NE(Checkpoint(folder.path("")).sha256(), whole.sha256());
+  save_checkpoint(folder.file(""), sample(), 1);
+  EXPECT_EQ(Checkpoint(folder.file("")).sha256(), whole.sha256());
+  save_checkpoint(folder.file(""), {{"b", at::zeros({4})}});
+  EXPECT_NE(Checkpoint(folder.file("")).sha256(), whole.sha256());
 }
 
 TEST(Checkpoint, MissingWeightsNameWhatWasLookedFor) {
@@ -114,22 +114,22 @@ TEST(Checkpoint, MissingWeightsNameWhatWasLookedFor) {
             "read; convert them with "
             "transformers: AutoModel.from_pretrained(\".\").save_pretrained(\".-safetensors\")");
   EXPECT_EQ(
-      error_of(folder, ErrorCode::NotFound, [&] { Checkpoint checkpoint(folder.path("none")); }),
+      error_text(folder, ErrorCode::NotFound, [&] { Checkpoint checkpoint(folder.file("none")); }),
       "loading none: there is no such folder");
 }
 
 TEST(Checkpoint, UnknownTensorsAreRefusedWithTheNearest) {
   const TempFolder folder;
-  save_checkpoint(folder.path(""), {{"encoder.weight", at::zeros({1})}});
-  const Checkpoint checkpoint(folder.path(""));
-  EXPECT_NE(error_of(folder, ErrorCode::NotFound, [&] { checkpoint.tensor("encoder.wieght"); })
+  save_checkpoint(folder.file(""), {{"encoder.weight", at::zeros({1})}});
+  const Checkpoint checkpoint(folder.file(""));
+  EXPECT_NE(error_text(folder, ErrorCode::NotFound, [&] { checkpoint.tensor("encoder.wieght"); })
                 .find("there is no tensor \"encoder.wieght\"; did you mean \"encoder.weight\"?"),
             std::string::npos);
 }
 
 std::string index_error(ErrorCode code, std::string_view index) {
   const TempFolder folder;
-  save_safetensors(folder.path("s.safetensors"),
+  save_safetensors(folder.file("s.safetensors"),
                    {{"a", at::zeros({1})}, {"extra", at::zeros({1})}});
   folder.write("model.safetensors.index.json", index);
   return load_error(folder, code);
@@ -158,11 +158,11 @@ TEST(Checkpoint, IndexesThatDoNotFitAreRefused) {
 
 TEST(Checkpoint, TensorsOutsideTheIndexAreIgnoredWithAWarning) {
   const TempFolder folder;
-  save_safetensors(folder.path("s.safetensors"),
+  save_safetensors(folder.file("s.safetensors"),
                    {{"a", at::zeros({1})}, {"extra", at::zeros({1})}});
   folder.write("model.safetensors.index.json", R"({"weight_map":{"a":"s.safetensors"}})");
   const Messages messages;
-  const Checkpoint checkpoint(folder.path(""));
+  const Checkpoint checkpoint(folder.file(""));
   EXPECT_EQ(checkpoint.names(), (std::vector<std::string>{"a"}));
   ASSERT_EQ(messages.texts.size(), 1U);
   EXPECT_NE(

@@ -5,8 +5,8 @@
 #include <random>
 
 #include "base/file.h"
+#include "support/temp_folder.h"
 #include "tensor/torch.h"
-#include "unit/data/temp_folder.h"
 #include "unit/io/python_bytes.h"
 #include "unit/io/safetensors_bytes.h"
 
@@ -39,14 +39,14 @@ void expect_same(const at::Tensor& a, const at::Tensor& b, const std::string& na
 std::string file_error(ErrorCode code, const std::string& content, const std::string& tensor = "") {
   const TempFolder folder;
   const std::string path = folder.write("f.safetensors", content);
-  return error_of(folder, code, [&] { SafetensorsFile(path).tensor(tensor); });
+  return error_text(folder, code, [&] { SafetensorsFile(path).tensor(tensor); });
 }
 
 std::string save_error(const NamedTensors& tensors) {
   const TempFolder folder;
   const std::string text =
-      error_of(folder, ErrorCode::Internal, [&] { save_safetensors(folder.path("f"), tensors); });
-  EXPECT_FALSE(file_exists(folder.path("f")));
+      error_text(folder, ErrorCode::Internal, [&] { save_safetensors(folder.file("f"), tensors); });
+  EXPECT_FALSE(file_exists(folder.file("f")));
   return text;
 }
 
@@ -133,7 +133,7 @@ TEST(SafetensorsFile, RefusalsNameTheTensor) {
   EXPECT_EQ(file_error(ErrorCode::Corrupt, "{}"),
             "f.safetensors: 2 bytes are too few for a safetensors file; fetch it again");
   const TempFolder folder;
-  EXPECT_EQ(error_of(folder, ErrorCode::NotFound, [&] { SafetensorsFile(folder.path("none")); }),
+  EXPECT_EQ(error_text(folder, ErrorCode::NotFound, [&] { SafetensorsFile(folder.file("none")); }),
             "reading none: there is no such file");
 }
 
@@ -159,43 +159,43 @@ TEST(SafetensorsFile, EveryTensorOfADamagedFileIsReadableOrRefused) {
 
 TEST(SaveSafetensors, EqualsPythonByteForByte) {
   const TempFolder folder;
-  save_safetensors(folder.path("f"), every_dtype());
-  EXPECT_EQ(read_file(folder.path("f")), from_hex(kEveryDtype));
+  save_safetensors(folder.file("f"), every_dtype());
+  EXPECT_EQ(read_file(folder.file("f")), from_hex(kEveryDtype));
 }
 
 TEST(SaveSafetensors, SmallestFileIsAsSpecified) {
   const TempFolder folder;
-  save_safetensors(folder.path("f"), {{"a", at::tensor({1.0f, -2.0f})}});
+  save_safetensors(folder.file("f"), {{"a", at::tensor({1.0f, -2.0f})}});
   const std::string header =
       R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
   ASSERT_EQ(header.size(), 85U);
-  EXPECT_EQ(read_file(folder.path("f")),
+  EXPECT_EQ(read_file(folder.file("f")),
             from_hex("5800000000000000") + header + "   " + from_hex("0000803f000000c0"));
 }
 
 TEST(SaveSafetensors, AnyLayoutIsWrittenPackedAndReadBack) {
   const TempFolder folder;
   const at::Tensor base = at::arange(12, at::kFloat).view({3, 4});
-  save_safetensors(folder.path("f"), {{"t", base.t()}, {"s", at::ones({5}).expand({2, 5})}},
+  save_safetensors(folder.file("f"), {{"t", base.t()}, {"s", at::ones({5}).expand({2, 5})}},
                    {{"note", "quote \" and \xc3\xa9"}, {"format", "other"}});
-  const SafetensorsFile file(folder.path("f"));
+  const SafetensorsFile file(folder.file("f"));
   expect_same(file.tensor("t"), base.t().contiguous(), "t");
   expect_same(file.tensor("s"), at::ones({2, 5}), "s");
   EXPECT_EQ(file.metadata().at("format"), "pt");
   EXPECT_EQ(file.metadata().at("note"), "quote \" and \xc3\xa9");
-  EXPECT_EQ(read_file(folder.path("f")).size() % 2, 0U);
+  EXPECT_EQ(read_file(folder.file("f")).size() % 2, 0U);
 }
 
 TEST(SaveSafetensors, TensorsThatWantGradientsAreWritten) {
   const TempFolder folder;
-  save_safetensors(folder.path("f"), {{"a", at::ones({2}).requires_grad_(true)}});
-  expect_same(SafetensorsFile(folder.path("f")).tensor("a"), at::ones({2}), "a");
+  save_safetensors(folder.file("f"), {{"a", at::ones({2}).requires_grad_(true)}});
+  expect_same(SafetensorsFile(folder.file("f")).tensor("a"), at::ones({2}), "a");
 }
 
 TEST(SaveSafetensors, NothingToSaveIsAFileWithoutTensors) {
   const TempFolder folder;
-  save_safetensors(folder.path("f"), {});
-  EXPECT_TRUE(SafetensorsFile(folder.path("f")).tensors().empty());
+  save_safetensors(folder.file("f"), {});
+  EXPECT_TRUE(SafetensorsFile(folder.file("f")).tensors().empty());
 }
 
 TEST(SaveSafetensors, WhatTheFormatCannotHoldIsRefused) {
@@ -222,14 +222,14 @@ TEST(SaveSafetensors, TensorsThatShareMemoryAreRefused) {
 TEST(SaveSafetensors, ApartPiecesOfOneStorageMayBeSaved) {
   const TempFolder folder;
   const at::Tensor joined = at::arange(6, at::kFloat).view({3, 2});
-  save_safetensors(folder.path("f"), {{"q", joined[0]}, {"k", joined[1]}, {"v", joined[2]}});
-  expect_same(SafetensorsFile(folder.path("f")).tensor("v"), joined[2], "v");
+  save_safetensors(folder.file("f"), {{"q", joined[0]}, {"k", joined[1]}, {"v", joined[2]}});
+  expect_same(SafetensorsFile(folder.file("f")).tensor("v"), joined[2], "v");
 }
 
 TEST(SaveSafetensors, AMissingFolderIsAnIoError) {
   const TempFolder folder;
-  const std::string text = error_of(folder, ErrorCode::Io, [&] {
-    save_safetensors(folder.path("none/f"), {{"a", at::zeros({1})}});
+  const std::string text = error_text(folder, ErrorCode::Io, [&] {
+    save_safetensors(folder.file("none/f"), {{"a", at::zeros({1})}});
   });
   EXPECT_EQ(text, "writing none/f: No such file or directory");
 }
