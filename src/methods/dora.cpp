@@ -79,7 +79,7 @@ void register_dora(Registry<Tuner>& registry) {
       {"detach_norm", "bool", "true", "",
        "treat the norm as a constant in the backward pass (less memory, as the paper does)"},
   };
-  entry.learning_rate = 5e-4;
+  entry.learning_rate = 1e-3;
   // The suites compare gradients with finite differences, which know of no constant norm.
   entry.tiny = "{rank: 2, alpha: 4, detach_norm: false}";
   entry.examples = {"{}", "{rank: 16, alpha: 32, sites: \"*.self.[qkvo]\"}",

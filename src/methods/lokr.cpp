@@ -158,7 +158,7 @@ void register_lokr(Registry<Tuner>& registry) {
       "Model Evaluation\", arXiv 2309.14859; after Edalati et al. 2022, \"KronA\", arXiv "
       "2212.10650";
   entry.options = lokr_options();
-  entry.learning_rate = 2e-3;
+  entry.learning_rate = 5e-3;
   entry.tiny = "{rank: 1, alpha: 4, decompose_both: true}";
   entry.examples = {"{}", "{rank: 4, decompose_factor: 8, sites: \"*.self.[qkvo]\"}",
                     "{rank: 2, decompose_both: true, init: lycoris}"};

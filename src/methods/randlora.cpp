@@ -157,7 +157,7 @@ void register_randlora(Registry<Tuner>& registry) {
       {"dropout", "number", "0", "[0, 1)",
        "dropout on the update's input; costs a full-rank side-car at every site"},
   };
-  entry.learning_rate = 2e-4;
+  entry.learning_rate = 1e-3;
   entry.tiny = "{rank: 3, alpha: 6}";
   entry.examples = {"{}", "{rank: 16, alpha: 320, sites: \"*.self.[qkvo]\"}",
                     "{rank: 32, bases: sparse}"};
