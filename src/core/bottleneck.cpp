@@ -61,6 +61,11 @@ Tensor plain(const Tensor& x) {
   return x.defined() ? x.detach().contiguous() : Tensor();
 }
 
+/// A bias for products of rows like x.
+Tensor bias_as(const Tensor& bias, const Tensor& x) {
+  return bias.defined() ? dense_as(bias.detach(), master_of(dtype_of(x))) : Tensor();
+}
+
 /// What the backward pass needs; detached.
 struct Saved {
   Tensor x, pre, hidden;  // compute type; pre: before the activation, hidden: after dropout
@@ -129,7 +134,7 @@ void check_shapes(const Tensor& x, const Tensor& base, const Bottleneck& w) {
 /// The inner rows: f(x down^T + down_bias), with dropout. Fills in what the backward pass needs.
 void run_inner(Saved& s, const Tensor& x, const Bottleneck& w) {
   s.down = dense_as(w.down.detach(), x.scalar_type());
-  const Tensor bias = plain(w.down_bias);
+  const Tensor bias = bias_as(w.down_bias, x);
   s.pre = at::empty({x.size(0), s.down.size(0)}, x.options());
   kernels::gemm(view(x), view(s.down, true), target(s.pre),
                 bias.defined() ? bias.data_ptr() : nullptr, false);
@@ -146,7 +151,7 @@ Tensor run_outer(Saved& s, const Tensor& base, const Bottleneck& w) {
   s.gain = plain(w.gain);
   s.factor = w.scale * (s.gain.defined() ? s.gain.item<double>() : 1.0);
   s.plain_up = plain(w.up);
-  s.up_bias = plain(w.up_bias);
+  s.up_bias = bias_as(w.up_bias, s.hidden);
   s.up = dense_as(s.factor == 1 ? s.plain_up : s.plain_up * s.factor, s.hidden.scalar_type());
   const Tensor shift = s.up_bias.defined() ? s.up_bias * s.factor : Tensor();
   const Tensor y = base.defined() ? base.detach().clone(at::MemoryFormat::Contiguous)
@@ -195,6 +200,11 @@ Tensor layer_norm(const Tensor& x, const Tensor& residual, const Tensor& gamma, 
 DropSite drop_of(const View& view, double p) {
   if (!view.pass.training || p <= 0) return {};
   return {p, view.row_keys, view.dropout_site};
+}
+
+Tensor dropout_rows(const Tensor& x, double p, const View& view, const Tensor& index) {
+  if (!view.pass.training || p <= 0) return x;
+  return dropout(x, DropSite{p, view.row_keys.index_select(0, index), view.dropout_site});
 }
 
 Tensor activate(kernels::Activation f, const Tensor& x) {

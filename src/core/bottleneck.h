@@ -39,6 +39,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& residual, const Tensor& gamma, 
 
 /// Dropout with probability p by the keys of a view's rows; off unless training.
 DropSite drop_of(const View& view, double p);
+/// The same for some of its rows: `index` int64 [n]. x [n, *].
+Tensor dropout_rows(const Tensor& x, double p, const View& view, const Tensor& index);
 
 /// f(x), elementwise, in the type of x.
 Tensor activate(kernels::Activation f, const Tensor& x);

@@ -51,7 +51,7 @@ class Adapter final : public Tuner {
   void attach(Attachment& attachment) override {
     drop_.key = attachment.stream("layers");
     const std::vector<Site> sites =
-        flow_sites(attachment, sites_, default_sites(pfeiffer_), {SiteKind::Rows}, "adapter");
+        sites_of_kinds(attachment, sites_, default_sites(pfeiffer_), {SiteKind::Rows}, "adapter");
     check_layers(sites);
     for (const Site& site : sites)
       if (site.layer < 0 || site.layer >= without_) attach_to(attachment, site);

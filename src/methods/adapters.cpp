@@ -166,9 +166,9 @@ namespace {
 
 }  // namespace
 
-std::vector<Site> flow_sites(Attachment& attachment, const std::vector<std::string>& globs,
-                             const char* fallback, const std::vector<SiteKind>& kinds,
-                             const char* method) {
+std::vector<Site> sites_of_kinds(Attachment& attachment, const std::vector<std::string>& globs,
+                                 const char* fallback, const std::vector<SiteKind>& kinds,
+                                 const char* method) {
   std::vector<Site> result;
   for (const std::string& given : globs) {
     const std::string glob = globs.size() == 1 && given == "auto" ? fallback : given;

@@ -59,6 +59,7 @@ class AdapterOptions {
   /// What frame() trains.
   int64_t count_frame(int64_t in, int64_t out) const;
   double scaling() const { return scaling_; }
+  double dropout() const { return dropout_; }
   AdapterInit init() const { return init_; }
 
  private:
@@ -85,8 +86,8 @@ std::string part_of(const Site& site);
 /// The sites of these kinds that the globs select, each once, in model order; the single glob
 /// "auto" stands for `fallback`. Errors: BadInput when a glob matches nothing, or no site of these
 /// kinds; the message names the method and near sites.
-std::vector<Site> flow_sites(Attachment& attachment, const std::vector<std::string>& globs,
-                             const char* fallback, const std::vector<SiteKind>& kinds,
-                             const char* method);
+std::vector<Site> sites_of_kinds(Attachment& attachment, const std::vector<std::string>& globs,
+                                 const char* fallback, const std::vector<SiteKind>& kinds,
+                                 const char* method);
 
 }  // namespace attune

@@ -44,7 +44,7 @@ class Compacter final : public Tuner {
 
   void attach(Attachment& attachment) override {
     if (share_) rule_ = new_rule(attachment, Site::shared(), "rule");
-    for (const Site& site : flow_sites(attachment, sites_, "", {SiteKind::Rows}, "compacter"))
+    for (const Site& site : sites_of_kinds(attachment, sites_, "", {SiteKind::Rows}, "compacter"))
       attach_to(attachment, site);
     prepare({});
   }

@@ -15,8 +15,8 @@ class ParallelAdapter final : public Tuner {
         residual_(options.get<bool>("residual")) {}
 
   void attach(Attachment& attachment) override {
-    for (const Site& site :
-         flow_sites(attachment, sites_, "", {SiteKind::Rows, SiteKind::Heads}, "parallel_adapter"))
+    for (const Site& site : sites_of_kinds(attachment, sites_, "",
+                                           {SiteKind::Rows, SiteKind::Heads}, "parallel_adapter"))
       attach_to(attachment, site);
   }
 
