@@ -1,6 +1,7 @@
 // BOFT: the inputs of frozen projections turn by a product of butterfly factors, each of them a
 // permuted block-diagonal rotation.
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,19 +16,17 @@
 namespace attune {
 namespace {
 
-struct Sizes {
+struct BoftSizes {
   int64_t block = 0, blocks = 0;
   int64_t upper() const { return block * (block - 1) / 2; }
 };
 
-bool states_block_size(const Options& options) {
-  return options.node("block_size").text() != "auto";
-}
+constexpr int64_t kBoftBlock = 4;  // unless stated
 
-Sizes sizes_for(int64_t inputs, const Options& options) {
+BoftSizes boft_sizes(int64_t inputs, const Options& options) {
   const int64_t blocks = options.get<int64_t>("blocks");
   if (blocks == 0) {
-    const int64_t block = states_block_size(options) ? options.get<int64_t>("block_size") : 4;
+    const int64_t block = options.get<int64_t>("block_size");
     return {block, inputs / block};
   }
   return {inputs / blocks, blocks};
@@ -80,7 +79,7 @@ class Boft final : public Tuner {
       : options_(options),
         factors_(options.get<int64_t>("factors")),
         dropout_(options.get<double>("dropout")) {
-    if (options.get<int64_t>("blocks") != 0 && states_block_size(options))
+    if (options.get<int64_t>("blocks") != 0 && options.get<int64_t>("block_size") != kBoftBlock)
       fail(ErrorCode::BadInput,
            "{}: boft takes blocks or block_size, not both: their product is the number of inputs",
            options.where("blocks"));
@@ -102,7 +101,7 @@ class Boft final : public Tuner {
 
  private:
   void attach_to(Attachment& attachment, const Site& site) {
-    const Sizes sizes = sizes_for(site.in, options_);
+    const BoftSizes sizes = boft_sizes(site.in, options_);
     check(site, sizes);
     Rotation rotation;
     rotation.block = sizes.block;
@@ -131,7 +130,7 @@ class Boft final : public Tuner {
   }
 
   /// Errors: BadInput when the inputs of the site do not split as asked.
-  void check(const Site& site, const Sizes& sizes) const {
+  void check(const Site& site, const BoftSizes& sizes) const {
     if (sizes.block < 2 || sizes.block * sizes.blocks != site.in)
       fail(ErrorCode::BadInput,
            "boft: the {} inputs of {} do not split into blocks of {} rows (at least 2); give a "
@@ -177,8 +176,8 @@ void register_boft(Registry<Tuner>& registry) {
       "arXiv 2311.06243";
   entry.options = {
       {"sites", "globs", "\"*.self.[qv]\"", "", "projections that turn (globs over site names)"},
-      {"block_size", "int", "auto", "[2, inf)",
-       "rows of one block, auto: 4; must divide the inputs"},
+      {"block_size", "int", std::to_string(kBoftBlock), "[2, inf)",
+       "rows of one block; must divide the inputs"},
       {"blocks", "int", "0", "[0, inf)",
        "number of blocks, in place of block_size; 0: as many as the inputs hold"},
       {"factors", "int", "1", "[1, inf)",
@@ -193,7 +192,7 @@ void register_boft(Registry<Tuner>& registry) {
   entry.count = [](const std::vector<Site>& sites, const Options& options) {
     int64_t count = 0;
     for (const Site& site : sites) {
-      const Sizes sizes = sizes_for(site.in, options);
+      const BoftSizes sizes = boft_sizes(site.in, options);
       count += options.get<int64_t>("factors") * sizes.blocks * sizes.upper() + site.out;
     }
     return count;

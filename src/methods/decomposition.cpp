@@ -28,8 +28,8 @@ LowRankSparse greedy_bilateral(const Tensor& w, int64_t rounds, double threshold
   at::NoGradGuard no_grad;
   LowRankSparse parts;
   parts.v = normal_tensor(key, {1, w.size(1)}, 1, w.scalar_type());
-  parts.s = at::zeros_like(w);
   for (int64_t round = 0; round < rounds; ++round) {
+    parts.s = at::zeros_like(w);
     Tensor rest;
     for (int sweep = 0; sweep < 2; ++sweep) {
       const Tensor dense = w - parts.s;

@@ -1,5 +1,6 @@
 // OFT: the inputs of frozen projections turn by a trained block-diagonal rotation.
 #include <cmath>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -24,24 +25,18 @@ int64_t nearest_divisor(int64_t inputs, int64_t wanted) {
   return wanted - lower <= higher - wanted ? lower : higher;
 }
 
-/// Sizes at a projection with `inputs` features: `blocks` matrices of `block` rows.
-struct Sizes {
+/// OftSizes at a projection with `inputs` features: `blocks` matrices of `block` rows.
+struct OftSizes {
   int64_t block = 0, blocks = 0;
   int64_t upper() const { return block * (block - 1) / 2; }
 };
 
-bool states_block_size(const Options& options) {
-  return options.node("block_size").text() != "auto";
-}
+constexpr int64_t kOftBlock = 32;  // unless stated
 
-int64_t block_size(const Options& options) {
-  return states_block_size(options) ? options.get<int64_t>("block_size") : 32;
-}
-
-Sizes sizes_for(int64_t inputs, const Options& options) {
+OftSizes oft_sizes(int64_t inputs, const Options& options) {
   const int64_t blocks = options.get<int64_t>("blocks");
   if (blocks == 0) {
-    const int64_t block = nearest_divisor(inputs, block_size(options));
+    const int64_t block = nearest_divisor(inputs, options.get<int64_t>("block_size"));
     return {block, inputs / block};
   }
   const int64_t used = nearest_divisor(inputs, blocks);
@@ -77,7 +72,7 @@ class Oft final : public Tuner {
         coft_(options.get<bool>("coft")),
         eps_(options.get<double>("eps")),
         terms_(options.get<int64_t>("neumann_terms")) {
-    if (options.get<int64_t>("blocks") != 0 && states_block_size(options))
+    if (options.get<int64_t>("blocks") != 0 && options.get<int64_t>("block_size") != kOftBlock)
       fail(ErrorCode::BadInput,
            "{}: oft takes blocks or block_size, not both: their product is the number of inputs",
            options.where("blocks"));
@@ -107,15 +102,15 @@ class Oft final : public Tuner {
 
  private:
   void attach_to(Attachment& attachment, const Site& site) {
-    const Sizes sizes = sizes_for(site.in, options_);
+    const OftSizes sizes = oft_sizes(site.in, options_);
     if (sizes.block < 2)
       fail(ErrorCode::BadInput,
            "oft: at {} the blocks have 1 row, which leaves nothing to turn; give fewer blocks than "
            "its {} inputs, or block_size of at least 2",
            site.name, site.in);
-    if (options_.get<int64_t>("blocks") == 0 && sizes.block != block_size(options_))
+    if (options_.get<int64_t>("blocks") == 0 && sizes.block != options_.get<int64_t>("block_size"))
       log_info("oft: block_size {} does not divide the {} inputs of {}; {} is used there",
-               block_size(options_), site.in, site.name, sizes.block);
+               options_.get<int64_t>("block_size"), site.in, site.name, sizes.block);
     const int64_t count = options_.get<bool>("block_share") ? 1 : sizes.blocks;
     const Tensor upper =
         attachment.parameter(site, "rotation", attachment.zeros({count, sizes.upper()}));
@@ -155,8 +150,8 @@ void register_oft(Registry<Tuner>& registry) {
       "(Cayley-Neumann)";
   entry.options = {
       {"sites", "globs", "\"*.self.[qv]\"", "", "projections that turn (globs over site names)"},
-      {"block_size", "int", "auto", "[2, inf)",
-       "rows of one rotation, auto: 32; where it does not divide the inputs, the nearest divisor"},
+      {"block_size", "int", std::to_string(kOftBlock), "[2, inf)",
+       "rows of one rotation; where it does not divide the inputs, the nearest divisor"},
       {"blocks", "int", "0", "[0, inf)",
        "number of rotations, in place of block_size; 0: as many as the inputs hold"},
       {"block_share", "bool", "false", "", "one rotation for all blocks of a projection"},
@@ -174,7 +169,7 @@ void register_oft(Registry<Tuner>& registry) {
   entry.count = [](const std::vector<Site>& sites, const Options& options) {
     int64_t count = 0;
     for (const Site& site : sites) {
-      const Sizes sizes = sizes_for(site.in, options);
+      const OftSizes sizes = oft_sizes(site.in, options);
       count += (options.get<bool>("block_share") ? 1 : sizes.blocks) * sizes.upper();
     }
     return count;

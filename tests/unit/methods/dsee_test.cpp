@@ -89,18 +89,27 @@ TEST(Dsee, OmpTakesTheLargestWeights) {
   EXPECT_EQ(places_of(*bench, 9), expected);
 }
 
-/// Rank 5, noise 0.005 and 64 spikes of +-0.5 in 128 x 128.
-Tensor planted(uint64_t key, std::set<int64_t>& spikes) {
+/// Rank 5 of entries about `size`, noise 0.005 and 64 spikes of +-0.5 in 128 x 128.
+Tensor planted(uint64_t key, std::set<int64_t>& spikes, double size = 0.02) {
   const std::string name = std::to_string(key);
-  const Tensor low = naive_product(MethodBench::draw("a" + name, {128, 5}) * 0.1,
-                                   MethodBench::draw("b" + name, {5, 128}) * 0.1);
-  Tensor w = low + MethodBench::draw("n" + name, {128, 128}) * 0.005;
+  const Tensor low = naive_product(MethodBench::draw("a" + name, {128, 5}),
+                                   MethodBench::draw("b" + name, {5, 128}));
+  Tensor w = low * (size / std::sqrt(5.0)) + MethodBench::draw("n" + name, {128, 128}) * 0.005;
   const Tensor places = sample_positions(key, 64, 128 * 128);
   for (int64_t k = 0; k < 64; ++k) {
     spikes.insert(places[k].item<int64_t>());
     w.reshape({-1}).select(0, places[k].item<int64_t>()).add_(k % 2 == 0 ? 0.5 : -0.5);
   }
   return w;
+}
+
+/// How many of the spikes are among the 64 largest entries of x.
+int64_t found(const Tensor& x, const std::set<int64_t>& spikes) {
+  const Tensor places = largest_positions(x, 64);
+  int64_t count = 0;
+  for (int64_t k = 0; k < 64; ++k)
+    count += static_cast<int64_t>(spikes.count(places[k].item<int64_t>()));
+  return count;
 }
 
 TEST(GreedyBilateral, WhatIsLeftIsBelowTheThreshold) {
@@ -130,6 +139,21 @@ TEST(GreedyBilateral, MoreRoundsLeaveLess) {
   }
 }
 
+TEST(GreedyBilateral, FindsSpikesBelowALowRankPartThatHidesThemFromTheWeightsMagnitude) {
+  for (const uint64_t key : {1, 2, 3}) {
+    std::set<int64_t> spikes;
+    const Tensor w = planted(key, spikes, 0.4);
+    EXPECT_LT(found(w, spikes), 32);
+    EXPECT_GE(found(greedy_bilateral(w, 3, 0.01, 5, 3).s, spikes), 61) << "of 64, key " << key;
+  }
+}
+
+TEST(GreedyBilateral, TooManyRoundsSwallowTheSpikes) {
+  std::set<int64_t> spikes;
+  const Tensor w = planted(1, spikes);
+  EXPECT_LT(found(greedy_bilateral(w, 20, 0.01, 5, 3).s, spikes), 32);
+}
+
 TEST(Dsee, TwoRoundsFindPlantedSpikes) {
   for (const uint64_t key : {1, 2, 3}) {
     std::set<int64_t> spikes;
@@ -137,10 +161,10 @@ TEST(Dsee, TwoRoundsFindPlantedSpikes) {
     bench->projection(kSite, 128, 128);
     bench->weight_of(kSite).copy_(planted(key, spikes));
     bench->attach("dsee", {{"rank", 2}, {"num_sparse", 64}});
-    int found = 0;
+    int64_t both = 0;
     for (const int64_t place : places_of(*bench, 128))
-      found += static_cast<int>(spikes.count(place));
-    EXPECT_GE(found, 61) << "of 64, key " << key;
+      both += static_cast<int64_t>(spikes.count(place));
+    EXPECT_GE(both, 61) << "of 64, key " << key;
   }
 }
 
