@@ -88,8 +88,9 @@ class MhParallelAdapter final : public Tuner {
     if (norm_) {
       place.layer.norm = AdapterLayer::Norm::In;
       place.layer.norm_weight =
-          plain_parameter(attachment, site, "norm_weight", attachment.ones({d}));
-      place.layer.norm_bias = plain_parameter(attachment, site, "norm_bias", attachment.zeros({d}));
+          plain_parameter(attachment, input, "norm_weight", attachment.ones({d}));
+      place.layer.norm_bias =
+          plain_parameter(attachment, input, "norm_bias", attachment.zeros({d}));
     }
     const auto run = [&place, read = input.name](const View& view) {
       const Tensor heads = view.x.reshape({view.x.size(0), -1});
@@ -131,12 +132,12 @@ void register_mh_parallel_adapter(Registry<Tuner>& registry) {
   entry.tiny = "{size: 3, activation: gelu}";
   entry.examples = {"{}", "{size: 30, layer_norm: true}", "{size: 8, scaling: 4}"};
   entry.make = [](const Options& options) { return std::make_unique<MhParallelAdapter>(options); };
-  // 2 l d as prefix tuning of l rows: per head two [l, d_h]; the norm 2 d.
+  // 2 l d as prefix tuning of l rows: per head two [l, d_h]; a norm of the input 2 d.
   entry.count = [](const std::vector<Site>& sites, const Options& options) {
     int64_t count = 0;
     for (const Site& site : sites)
-      count += 2 * options.get<int64_t>("size") * site.out +
-               (options.get<bool>("layer_norm") ? 2 * site.out : 0);
+      count +=
+          site.kind == SiteKind::Heads ? 2 * options.get<int64_t>("size") * site.out : 2 * site.out;
     return count;
   };
   registry.add(std::move(entry));

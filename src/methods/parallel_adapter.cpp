@@ -38,7 +38,9 @@ class ParallelAdapter final : public Tuner {
 
   void attach_to(Attachment& attachment, const Site& site) {
     const Site& input = input_of(attachment, site);
-    const AdapterLayer layer = shared_.make(attachment, site, input.out, site.out);
+    Site owner = input;  // so that the count sees the input's width
+    owner.name = site.name;
+    const AdapterLayer layer = shared_.make(attachment, owner, input.out, site.out);
     const auto run = [layer, residual = residual_, read = input.name](const View& view) {
       const Tensor& x = view.reads.at(read);
       const Tensor h = view.x.dim() == 2 ? view.x : view.x.reshape({view.x.size(0), -1});
@@ -84,7 +86,11 @@ void register_parallel_adapter(Registry<Tuner>& registry) {
   entry.count = [](const std::vector<Site>& sites, const Options& options) {
     const AdapterOptions shared(options, "parallel_adapter");
     int64_t count = 0;
-    for (const Site& site : sites) count += shared.count(site.out, site.out);
+    for (const Site& site : sites) {
+      if (site.name.ends_with(".in")) continue;
+      const Site* input = find_site(sites, part_of(site) + "in");
+      count += shared.count(input != nullptr ? input->out : site.out, site.out);
+    }
     return count;
   };
   registry.add(std::move(entry));

@@ -232,6 +232,7 @@ class Propetl final : public Tuner {
     Layer layer;
     mask_site(attachment, site, prototype, {"keys", "values"}, layer);
     Extend edit;
+    edit.shift = false;  // a prefix has no positions: the text counts from 0
     edit.keys = edit.values = attachment.zeros(shape);
     layer.use = [added = &attachment.add(site, edit)](const std::vector<Tensor>& weights) {
       Extend& extend = std::get<Extend>(*added);

@@ -48,10 +48,12 @@ TEST(MhParallelAdapter, ANormMayStandBeforeTheQuery) {
   const Tensor z = MethodBench::draw("z", {5, 3, 2}), x = rows_named("x", 5, 6);
   Flow flow;
   flow.reads["enc.1.self.in"] = x;
-  const Tensor normed = naive_norm(x, bench->parameter_of(kSite + "/norm_weight"),
-                                   bench->parameter_of(kSite + "/norm_bias"), 1e-5);
+  const Tensor normed = naive_norm(x, bench->parameter_of("enc.1.self.in/norm_weight"),
+                                   bench->parameter_of("enc.1.self.in/norm_bias"), 1e-5);
   EXPECT_LE(difference(run_site(*bench, kSite, z, flow), naive(*bench, z, normed, 1)), 1e-12);
-  EXPECT_EQ(bench->trained(), bench->formula("mh_parallel_adapter", kSites));
+  EXPECT_EQ(bench->trained(),
+            bench->formula("mh_parallel_adapter",
+                           {"enc.0.self.in", "enc.0.self.heads", "enc.1.self.in", kSite}));
 }
 
 TEST(MhParallelAdapter, TheCountIsThatOfAPrefixOfItsSize) {
