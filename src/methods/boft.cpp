@@ -185,7 +185,7 @@ void register_boft(Registry<Tuner>& registry) {
       {"dropout", "number", "0", "[0, 1)",
        "share of the blocks of one random factor that is the identity, each training step"},
   };
-  entry.learning_rate = 1e-3;
+  entry.learning_rate = 4e-3;
   entry.tiny = "{sites: \"*.self.[qkv]\", block_size: 4, factors: 2}";
   entry.examples = {"{}", "{block_size: 8, factors: 3}", "{blocks: 32, dropout: 0.1}"};
   entry.make = [](const Options& options) { return std::make_unique<Boft>(options); };

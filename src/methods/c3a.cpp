@@ -84,7 +84,7 @@ void register_c3a(Registry<Tuner>& registry) {
       {"init", "choice", "xavier_uniform", "xavier_uniform|kaiming_uniform|gaussian|zeros",
        "initial rows; all but zeros change the output at once"},
   };
-  entry.learning_rate = 1e-1;
+  entry.learning_rate = 3e-2;
   entry.tiny = "{sites: \"*.self.[qkv]\", block_size: 4}";
   entry.identity_at_start = false;
   entry.examples = {"{}", "{block_size: 128}", "{init: zeros}"};

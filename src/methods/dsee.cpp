@@ -121,7 +121,7 @@ void register_dsee(Registry<Tuner>& registry) {
       {"grow", "int", "5", "[1, inf)", "rank that each round of the decomposition adds"},
       {"dropout", "number", "0", "[0, 1)", "dropout on the low-rank part's input"},
   };
-  entry.learning_rate = 5e-4;
+  entry.learning_rate = 2e-3;
   entry.tiny = "{rank: 2, alpha: 4, num_sparse: 12}";
   entry.examples = {"{}", "{rank: 8, num_sparse: 64}", "{sparse_method: omp}",
                     "{rounds: 100, num_sparse: 128}"};

@@ -78,7 +78,7 @@ void register_ia3(Registry<Tuner>& registry) {
        "those of the sites whose input is scaled instead (globs over site names); auto: "
        "*.ffn.down, where sites has it"},
   };
-  entry.learning_rate = 3e-3;
+  entry.learning_rate = 8e-3;
   entry.tiny = "{}";
   entry.examples = {"{}", "{sites: [\"*.self.[kv]\", \"*.ffn.down\"]}",
                     "{sites: \"*.self.[qkvo]\"}"};
