@@ -18,7 +18,7 @@ namespace attune {
 namespace {
 
 /// One head: which of the method's sites, and which head there.
-using Head = std::pair<int64_t, int64_t>;
+using HeadAt = std::pair<int64_t, int64_t>;
 
 /// How the heads are chosen when the recipe does not name them: one factor 1 + a on every feature
 /// of every head learns with an L1 penalty while all else stands still; the heads whose factors
@@ -56,8 +56,8 @@ class Selection {
   }
 
   /// The `count` heads with the largest norms of their factors; equal ones by site, then head.
-  std::vector<Head> best(int64_t count, double noise) const {
-    std::vector<std::pair<double, Head>> scores;
+  std::vector<HeadAt> best(int64_t count, double noise) const {
+    std::vector<std::pair<double, HeadAt>> scores;
     for (size_t i = 0; i < factors_.size(); ++i) {
       const Tensor norms = factors_[i].detach().to(at::kDouble).square().sum(1).sqrt();
       for (int64_t head = 0; head < norms.numel(); ++head)
@@ -69,7 +69,7 @@ class Selection {
           "head_offset: no head's factors grew beyond their initial values (largest norm "
           "{:.2g}); lower l1 or raise select_batches",
           -scores.front().first);
-    std::vector<Head> heads;
+    std::vector<HeadAt> heads;
     for (int64_t i = 0; i < count; ++i) heads.push_back(scores[static_cast<size_t>(i)].second);
     std::sort(heads.begin(), heads.end());
     return heads;
@@ -120,7 +120,7 @@ class HeadOffset final : public Tuner {
       fail(ErrorCode::BadInput,
            "head_offset: {} heads are asked for, but {} select {} heads in all; give at most {}",
            count, join(sites_, ", "), all, all);
-    const std::vector<Head> heads = first_heads(attachment, count, all);
+    const std::vector<HeadAt> heads = first_heads(attachment, count, all);
     width_ = sites.front().out / sites.front().heads;
     add_tensors(attachment, heads);
     add_edits(attachment, heads);
@@ -208,7 +208,7 @@ class HeadOffset final : public Tuner {
 
   /// The heads the recipe names, all of them, or a random choice (which the scaling phase replaces
   /// where heads is auto).
-  std::vector<Head> first_heads(Attachment& attachment, int64_t count, int64_t all) {
+  std::vector<HeadAt> first_heads(Attachment& attachment, int64_t count, int64_t all) {
     select_key_ = attachment.stream("select");
     if (heads_.is_list()) return listed();
     const std::string text = heads_.is_scalar() ? heads_.text() : "";
@@ -216,20 +216,20 @@ class HeadOffset final : public Tuner {
       fail(ErrorCode::BadInput,
            "{}: expected auto, random, all or a list of [layer, head], found {}", where_,
            heads_.shown());
-    std::vector<Head> every;
+    std::vector<HeadAt> every;
     for (size_t i = 0; i < places_.size(); ++i)
       for (int64_t head = 0; head < places_[i].site.heads; ++head)
         every.emplace_back(static_cast<int64_t>(i), head);
     const std::vector<int64_t> order = Stream64(attachment.stream("random")).permutation(all);
-    std::vector<Head> heads;
+    std::vector<HeadAt> heads;
     for (int64_t i = 0; i < count; ++i)
       heads.push_back(every[static_cast<size_t>(order[static_cast<size_t>(i)])]);
     std::sort(heads.begin(), heads.end());
     return heads;
   }
 
-  std::vector<Head> listed() const {
-    std::set<Head> heads;
+  std::vector<HeadAt> listed() const {
+    std::set<HeadAt> heads;
     for (const Node& item : heads_.items()) {
       if (!item.is_list() || item.items().size() != 2)
         fail(ErrorCode::BadInput, "{}: expected pairs [layer, head], found {}", where_,
@@ -263,7 +263,7 @@ class HeadOffset final : public Tuner {
     return found;
   }
 
-  void add_tensors(Attachment& attachment, const std::vector<Head>& heads) {
+  void add_tensors(Attachment& attachment, const std::vector<HeadAt>& heads) {
     const Site shared = Site::shared();
     const int64_t count = static_cast<int64_t>(heads.size());
     const auto made = [&](const char* name) {
@@ -275,12 +275,12 @@ class HeadOffset final : public Tuner {
     chosen_ = attachment.buffer(shared, "heads", table_of(heads));
   }
 
-  void add_edits(Attachment& attachment, const std::vector<Head>& heads) {
+  void add_edits(Attachment& attachment, const std::vector<HeadAt>& heads) {
     for (size_t i = 0; i < places_.size(); ++i) {
       Place& place = places_[i];
       // Where heads are chosen, and chosen anew, every site must be ready for some.
       const bool used =
-          !heads_.is_list() || std::any_of(heads.begin(), heads.end(), [&](const Head& head) {
+          !heads_.is_list() || std::any_of(heads.begin(), heads.end(), [&](const HeadAt& head) {
             return head.first == static_cast<int64_t>(i);
           });
       if (!used) continue;
@@ -290,16 +290,16 @@ class HeadOffset final : public Tuner {
     }
   }
 
-  static Tensor table_of(const std::vector<Head>& heads) {
+  static Tensor table_of(const std::vector<HeadAt>& heads) {
     std::vector<int64_t> flat;
-    for (const Head& head : heads) {
+    for (const HeadAt& head : heads) {
       flat.push_back(head.first);
       flat.push_back(head.second);
     }
     return int64_tensor(flat).reshape({-1, 2});
   }
 
-  void keep(const std::vector<Head>& heads) {
+  void keep(const std::vector<HeadAt>& heads) {
     at::NoGradGuard no_grad;
     chosen_.copy_(table_of(heads));
   }

@@ -1,4 +1,5 @@
 // adapter and parallel_adapter: the functions of the papers, their options, counts and errors.
+#include "base/log.h"
 #include "flow_bench.h"
 
 namespace attune {
@@ -47,9 +48,13 @@ TEST(Adapter, PfeifferInPreNormStacksReadsTheSum) {
             1e-12);
 }
 
-TEST(Adapter, WithoutItsResidualTheAdapterStandsInTheWay) {
+TEST(Adapter, WithoutItsResidualTheAdapterStandsInTheWayAndSaysSo) {
   const std::unique_ptr<MethodBench> bench = flow_encoder();
+  std::string warned;
+  set_log_sink([&](LogLevel, const std::string& text) { warned = text; });
   bench->attach("adapter", {{"size", 3}, {"residual", false}});
+  set_log_sink(nullptr);
+  EXPECT_NE(warned.find("adapter: without its residual"), std::string::npos) << warned;
   bench->disturb();
   const Tensor h = rows_named("h", 5, 6);
   EXPECT_LE(difference(run_site(*bench, "enc.0.ffn.out", h),
@@ -274,6 +279,29 @@ TEST(ParallelAdapter, ASiteThatEndsNoPartIsAReadableError) {
   EXPECT_EQ(flow_error("parallel_adapter", {{"size", 3}, {"sites", "enc.embed.out"}}),
             "parallel_adapter: enc.embed.out is not the end of a part: there are no rows "
             "enc.embed.in before it; choose sites like *.ffn.out, *.self.out or *.self.heads");
+}
+
+TEST(ParallelAdapter, AnInnerResidualNeedsEqualWidths) {
+  MethodBench bench;
+  bench.flow("dec.0.self.in", SiteKind::Rows, 6);
+  bench.flow("dec.0.self.heads", SiteKind::Heads, 8, 2);
+  const Json options{{"size", 3}, {"sites", "*.self.heads"}};
+  Json residual = options;
+  residual["residual"] = true;
+  try {
+    bench.attach("parallel_adapter", residual);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::BadInput);
+    EXPECT_EQ(
+        std::string(error.what()),
+        "parallel_adapter: residual: dec.0.self.in has 6 features and dec.0.self.heads has 8; "
+        "set residual: false");
+  }
+  bench.attach("parallel_adapter", options);
+  EXPECT_EQ(bench.trained(), 3 * 6 + 3 + 8 * 3 + 8);
+  EXPECT_EQ(bench.trained(),
+            bench.formula("parallel_adapter", {"dec.0.self.in", "dec.0.self.heads"}));
 }
 
 }  // namespace

@@ -4,14 +4,14 @@
 namespace attune {
 namespace {
 
-const std::vector<std::string> kSites{"enc.0.self.out", "enc.0.ffn.out", "enc.1.self.out",
-                                      "enc.1.ffn.out"};
-const std::string kSite = "enc.1.ffn.out";
+const std::vector<std::string> kCompacterSites{"enc.0.self.out", "enc.0.ffn.out", "enc.1.self.out",
+                                               "enc.1.ffn.out"};
+const std::string kCompacterSite = "enc.1.ffn.out";
 
 /// W[a p + c, b q + e] = sum_i rule[i, a, b] block_i[c, e], entry by entry.
 Tensor naive_weight(const MethodBench& bench, const std::string& name, bool shared, int64_t out,
                     int64_t in) {
-  const std::string at = kSite + "/" + name;
+  const std::string at = kCompacterSite + "/" + name;
   const Tensor rule = bench.parameter_of(shared ? "shared/rule" : at + "_rule").detach();
   const bool whole = bench.parameters.count(at) > 0;
   const Tensor left = bench.parameter_of(whole ? at : at + "_left").detach();
@@ -33,24 +33,26 @@ void check(const Json& options, int64_t size, int64_t d = 12) {
   SCOPED_TRACE(options.dump());
   const std::unique_ptr<MethodBench> bench = flow_encoder(d, 3);
   Tuner& tuner = bench->attach("compacter", options);
-  EXPECT_EQ(bench->trained(), bench->formula("compacter", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("compacter", kCompacterSites));
   bench->disturb();
   tuner.prepare({});
   const bool shared = options.value("share_rule", true);
   const Tensor down = naive_weight(*bench, "down", shared, size, d),
                up = naive_weight(*bench, "up", shared, d, size);
   const Tensor h = rows_named("h", 5, d);
-  const Tensor inner = each(naive_linear(h, down, bench->parameter_of(kSite + "/down_bias")), gelu);
-  EXPECT_LE(difference(run_site(*bench, kSite, h),
-                       h + naive_linear(inner, up, bench->parameter_of(kSite + "/up_bias"))),
-            1e-12);
+  const Tensor inner =
+      each(naive_linear(h, down, bench->parameter_of(kCompacterSite + "/down_bias")), gelu);
+  EXPECT_LE(
+      difference(run_site(*bench, kCompacterSite, h),
+                 h + naive_linear(inner, up, bench->parameter_of(kCompacterSite + "/up_bias"))),
+      1e-12);
   const Tensor weights = rows_named("loss", 5, d);
   const auto loss = [&] {
     tuner.prepare({});
-    return (run_site(*bench, kSite, h) * weights).sum();
+    return (run_site(*bench, kCompacterSite, h) * weights).sum();
   };
   for (const std::pair<const std::string, Tensor>& entry : bench->parameters)
-    if (starts_with(entry.first, kSite + "/") || starts_with(entry.first, "shared/"))
+    if (starts_with(entry.first, kCompacterSite + "/") || starts_with(entry.first, "shared/"))
       expect_gradient(entry.second, loss);
 }
 
@@ -77,14 +79,14 @@ TEST(Compacter, TheCountIsThatOfThePaper) {
   const std::unique_ptr<MethodBench> bench = flow_encoder(768, 12);
   bench->attach("compacter", {{"divisions", 4}, {"size", 24}});
   EXPECT_EQ(bench->trained(), 4 * 2 * (24 + 768) + 64 + 2 * 2 * (24 + 768));
-  EXPECT_EQ(bench->trained(), bench->formula("compacter", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("compacter", kCompacterSites));
 }
 
 TEST(Compacter, ItStartsNearTheIdentity) {
   const std::unique_ptr<MethodBench> bench = flow_encoder(12);
   bench->attach("compacter", {{"divisions", 2}, {"size", 4}});
   const Tensor h = rows_named("h", 5, 12);
-  const double moved = difference(run_site(*bench, kSite, h), h);
+  const double moved = difference(run_site(*bench, kCompacterSite, h), h);
   EXPECT_GT(moved, 0);
   EXPECT_LT(moved, 0.05);
 }

@@ -1,12 +1,13 @@
 // conv_adapter: convolutions over time, the Conformer and Convpass forms, norms, counts, errors.
+#include "base/log.h"
 #include "flow_bench.h"
 #include "methods/time_conv.h"
 
 namespace attune {
 namespace {
 
-const std::string kSite = "enc.1.ffn.out";
-const std::vector<std::string> kSites{"enc.0.ffn.out", "enc.1.ffn.out"};
+const std::string kConvSite = "enc.1.ffn.out";
+const std::vector<std::string> kConvSites{"enc.0.ffn.out", "enc.1.ffn.out"};
 
 double sigmoid(double x) {
   return 1 / (1 + std::exp(-x));
@@ -92,7 +93,7 @@ TEST(Windows, PutNeighboursOfTheSameSequenceSideBySide) {
 
 struct Parts {
   const MethodBench& bench;
-  Tensor at(const char* name) const { return bench.parameter_of(kSite + "/" + name).detach(); }
+  Tensor at(const char* name) const { return bench.parameter_of(kConvSite + "/" + name).detach(); }
 };
 
 /// The Conformer form up to its norm.
@@ -115,15 +116,16 @@ TEST(ConvAdapter, TheConformerFormIsItsChain) {
     const Tensor h = rows_named("h", 5, 6), x = rows_named("x", 5, 6);
     Flow flow;
     flow.reads["enc.1.ffn.in"] = x;
-    EXPECT_TRUE(run_site(*bench, kSite, h, flow).equal(h)) << "a zero up adds nothing";
+    EXPECT_TRUE(run_site(*bench, kConvSite, h, flow).equal(h)) << "a zero up adds nothing";
     bench->disturb();
     const Parts parts{*bench};
     Tensor inner = conformer_before_norm(parts, x, flow.lengths);
     if (std::string(norm) == "layer")
       inner = naive_norm(inner, parts.at("norm_weight"), parts.at("norm_bias"), 1e-5);
-    EXPECT_LE(difference(run_site(*bench, kSite, h, flow), h + conformer_after_norm(parts, inner)),
-              1e-12);
-    EXPECT_EQ(bench->trained(), bench->formula("conv_adapter", kSites));
+    EXPECT_LE(
+        difference(run_site(*bench, kConvSite, h, flow), h + conformer_after_norm(parts, inner)),
+        1e-12);
+    EXPECT_EQ(bench->trained(), bench->formula("conv_adapter", kConvSites));
   }
 }
 
@@ -157,23 +159,23 @@ TEST(ConvAdapter, TheBatchNormKeepsRunningStatistics) {
     return h + conformer_after_norm(parts, naive_batch_norm(inner, m, v, parts.at("norm_weight"),
                                                             parts.at("norm_bias")));
   };
-  const Tensor running_mean = bench->buffers.at(kSite + "/running_mean"),
-               running_variance = bench->buffers.at(kSite + "/running_variance");
-  EXPECT_LE(difference(run_site(*bench, kSite, h, flow),
+  const Tensor running_mean = bench->buffers.at(kConvSite + "/running_mean"),
+               running_variance = bench->buffers.at(kConvSite + "/running_variance");
+  EXPECT_LE(difference(run_site(*bench, kConvSite, h, flow),
                        expected(at::zeros({2}, at::kDouble), at::ones({2}, at::kDouble))),
             1e-12);
   flow.pass.training = true;
-  EXPECT_LE(difference(run_site(*bench, kSite, h, flow), expected(mean, variance)), 1e-12);
+  EXPECT_LE(difference(run_site(*bench, kConvSite, h, flow), expected(mean, variance)), 1e-12);
   EXPECT_LE(difference(running_mean, mean * 0.1), 1e-14);
   EXPECT_LE(difference(running_variance, variance * (5.0 / 4.0) * 0.1 + 0.9), 1e-14);
   // Outside training a row does not depend on who shares its batch.
   flow.pass.training = false;
-  const Tensor whole = run_site(*bench, kSite, h, flow);
+  const Tensor whole = run_site(*bench, kConvSite, h, flow);
   flow.lengths = {3};
   flow.reads["enc.1.ffn.in"] = x.narrow(0, 0, 3);
-  EXPECT_LE(difference(run_site(*bench, kSite, h.narrow(0, 0, 3), flow), whole.narrow(0, 0, 3)),
+  EXPECT_LE(difference(run_site(*bench, kConvSite, h.narrow(0, 0, 3), flow), whole.narrow(0, 0, 3)),
             1e-14);
-  EXPECT_EQ(bench->trained(), bench->formula("conv_adapter", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("conv_adapter", kConvSites));
 }
 
 TEST(ConvAdapter, TheConvpassFormIsItsChain) {
@@ -199,10 +201,10 @@ TEST(ConvAdapter, TheConvpassFormIsItsChain) {
       }
       inner.index({r, o}).fill_(sum);
     }
-  EXPECT_LE(difference(run_site(*bench, kSite, h, flow),
+  EXPECT_LE(difference(run_site(*bench, kConvSite, h, flow),
                        h + 0.5 * naive_linear(inner, parts.at("up"), parts.at("up_bias"))),
             1e-12);
-  EXPECT_EQ(bench->trained(), bench->formula("conv_adapter", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("conv_adapter", kConvSites));
 }
 
 TEST(ConvAdapter, SerialReadsThePartsOutputAndParallelMayAddItsInput) {
@@ -221,11 +223,15 @@ TEST(ConvAdapter, SerialReadsThePartsOutputAndParallelMayAddItsInput) {
     return conformer_after_norm(parts, conformer_before_norm(parts, from, {3, 2}));
   };
   const std::unique_ptr<MethodBench> serial = made({{"insertion", "serial"}});
-  EXPECT_LE(difference(run_site(*serial, kSite, h), h + added(*serial, h)), 1e-12);
+  EXPECT_LE(difference(run_site(*serial, kConvSite, h), h + added(*serial, h)), 1e-12);
+  std::string warned;
+  set_log_sink([&](LogLevel, const std::string& text) { warned = text; });
   const std::unique_ptr<MethodBench> bare = made({{"insertion", "serial"}, {"residual", "false"}});
-  EXPECT_LE(difference(run_site(*bare, kSite, h), added(*bare, h)), 1e-12);
+  set_log_sink(nullptr);
+  EXPECT_NE(warned.find("conv_adapter: without its residual"), std::string::npos) << warned;
+  EXPECT_LE(difference(run_site(*bare, kConvSite, h), added(*bare, h)), 1e-12);
   const std::unique_ptr<MethodBench> both = made({{"residual", "true"}});
-  EXPECT_LE(difference(run_site(*both, kSite, h, flow), h + x + added(*both, x)), 1e-12);
+  EXPECT_LE(difference(run_site(*both, kConvSite, h, flow), h + x + added(*both, x)), 1e-12);
 }
 
 TEST(ConvAdapter, ADecoderSeesNoLaterRow) {
@@ -258,9 +264,10 @@ TEST(ConvAdapter, EveryGradientIsThatOfCentralDifferences) {
     flow.reads["enc.1.ffn.in"] = rows_named("x", 5, 6);
     flow.pass.training = true;
     for (const std::pair<const std::string, Tensor>& entry : bench->parameters)
-      if (starts_with(entry.first, kSite + "/"))
+      if (starts_with(entry.first, kConvSite + "/"))
         expect_gradient(
-            entry.second, [&] { return (run_site(*bench, kSite, h, flow) * weights).sum(); }, 1e-5);
+            entry.second, [&] { return (run_site(*bench, kConvSite, h, flow) * weights).sum(); },
+            1e-5);
   }
 }
 
@@ -269,7 +276,7 @@ TEST(ConvAdapter, TheCountIsThatOfThePaper) {
   // before the feed-forward parts (12 * 2 * 768), which the method `norms` trains.
   const std::unique_ptr<MethodBench> bench = flow_encoder(768, 12);
   bench->attach("conv_adapter", Json::object());
-  EXPECT_EQ(bench->trained(), bench->formula("conv_adapter", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("conv_adapter", kConvSites));
   EXPECT_EQ(bench->trained() * 6 + 12 * 2 * 768, 252288);
 }
 
@@ -292,7 +299,7 @@ TEST(ConvAdapter, ABatchNormCannotTrainOnOneRow) {
   flow.pass.training = true;
   flow.reads["enc.1.ffn.in"] = rows_named("x", 1, 6);
   try {
-    run_site(*bench, kSite, rows_named("h", 1, 6), flow);
+    run_site(*bench, kConvSite, rows_named("h", 1, 6), flow);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::BadInput);

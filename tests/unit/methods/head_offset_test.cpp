@@ -5,7 +5,7 @@
 namespace attune {
 namespace {
 
-const std::vector<std::string> kSites{"enc.0.self.heads", "enc.1.self.heads"};
+const std::vector<std::string> kHeadsSites{"enc.0.self.heads", "enc.1.self.heads"};
 
 Tensor heads_named(const std::string& name) {
   return MethodBench::draw(name, {5, 3, 2});
@@ -20,8 +20,8 @@ TEST(HeadOffset, OffsetsAreAddedAtTheNamedHeadsAlone) {
   bench->disturb();
   tuner.prepare({});
   EXPECT_EQ(bench->parameter_of("shared/offset").sizes(), (std::vector<int64_t>{2, 2}));
-  EXPECT_TRUE(bench->edits_at(kSites[0]).empty());
-  const Tensor z = heads_named("z"), y = run_site(*bench, kSites[1], z).detach();
+  EXPECT_TRUE(bench->edits_at(kHeadsSites[0]).empty());
+  const Tensor z = heads_named("z"), y = run_site(*bench, kHeadsSites[1], z).detach();
   for (int64_t row = 0; row < 5; ++row)
     for (int64_t head = 0; head < 3; ++head)
       for (int64_t i = 0; i < 2; ++i) {
@@ -31,7 +31,7 @@ TEST(HeadOffset, OffsetsAreAddedAtTheNamedHeadsAlone) {
         EXPECT_EQ(y.index({row, head, i}).item<double>(),
                   z.index({row, head, i}).item<double>() + v);
       }
-  EXPECT_EQ(bench->trained(), bench->formula("head_offset", {kSites[1]}));
+  EXPECT_EQ(bench->trained(), bench->formula("head_offset", {kHeadsSites[1]}));
   EXPECT_EQ(bench->trained(), 2 * 2);  // K d_h
 }
 
@@ -40,7 +40,7 @@ TEST(HeadOffset, BothComponentsScaleFirst) {
   Tuner& tuner = bench->attach("head_offset", {{"heads", "all"}, {"component", "both"}});
   bench->disturb();
   tuner.prepare({});
-  const Tensor z = heads_named("z"), y = run_site(*bench, kSites[1], z).detach();
+  const Tensor z = heads_named("z"), y = run_site(*bench, kHeadsSites[1], z).detach();
   const Tensor a = bench->parameter_of("shared/scale"), v = bench->parameter_of("shared/offset");
   for (int64_t row = 0; row < 5; ++row)
     for (int64_t head = 0; head < 3; ++head)
@@ -49,13 +49,14 @@ TEST(HeadOffset, BothComponentsScaleFirst) {
                     (1 + at2(a, 3 + head, i)) * z.index({row, head, i}).item<double>() +
                         at2(v, 3 + head, i),
                     1e-14);
-  EXPECT_EQ(bench->trained(), bench->formula("head_offset", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("head_offset", kHeadsSites));
   EXPECT_EQ(bench->trained(), 2 * 6 * 2);
   const Tensor weights = heads_named("loss");
   for (const char* name : {"shared/scale", "shared/offset"})
     expect_gradient(bench->parameter_of(name), [&] {
       tuner.prepare({});
-      return ((run_site(*bench, kSites[1], z) + run_site(*bench, kSites[0], z)) * weights).sum();
+      return ((run_site(*bench, kHeadsSites[1], z) + run_site(*bench, kHeadsSites[0], z)) * weights)
+          .sum();
     });
 }
 
@@ -64,7 +65,7 @@ TEST(HeadOffset, ZeroOffsetsAndFactorsChangeNoBit) {
     const std::unique_ptr<MethodBench> bench = three_heads();
     bench->attach("head_offset", {{"heads", "all"}, {"component", component}, {"init_std", 0}});
     const Tensor z = heads_named("z");
-    EXPECT_TRUE(run_site(*bench, kSites[0], z).equal(z)) << component;
+    EXPECT_TRUE(run_site(*bench, kHeadsSites[0], z).equal(z)) << component;
   }
 }
 
@@ -96,8 +97,8 @@ Calibration calibration_on(MethodBench& bench, int64_t steps_an_epoch, int64_t* 
       [&bench, z, steps_an_epoch, calls](int64_t batches, const std::function<void(double)>& each) {
         for (int64_t i = 0; i < std::min(batches, steps_an_epoch); ++i) {
           bench.tuner().prepare({});
-          const Tensor first = run_site(bench, kSites[0], z),
-                       second = run_site(bench, kSites[1], z);
+          const Tensor first = run_site(bench, kHeadsSites[0], z),
+                       second = run_site(bench, kHeadsSites[1], z);
           backward((second.select(1, 2).sum() * 10.0 + first.select(1, 1).sum() * 1.0) * 4.0);
           ++*calls;
           each(4.0);
@@ -119,7 +120,7 @@ TEST(HeadOffset, TheScalingPhaseChoosesTheHeadsWhoseFactorsGrow) {
   EXPECT_TRUE(bench->parameter_of("shared/offset").equal(before)) << "offsets wait";
   // Afterwards the offsets act at the chosen heads, and the factors are gone.
   const Tensor z = heads_named("z");
-  const Tensor moved = run_site(*bench, kSites[1], z).detach() - z;
+  const Tensor moved = run_site(*bench, kHeadsSites[1], z).detach() - z;
   EXPECT_LE(difference(moved.select(1, 2), before[1].expand({5, 2})), 1e-15);
   EXPECT_EQ(moved.narrow(1, 0, 2).abs().max().item<double>(), 0);
 }

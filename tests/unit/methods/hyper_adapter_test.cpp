@@ -4,38 +4,40 @@
 namespace attune {
 namespace {
 
-const std::vector<std::string> kSites{"enc.0.self.out", "enc.0.ffn.out", "enc.1.self.out",
-                                      "enc.1.ffn.out"};
+const std::vector<std::string> kHyperSites{"enc.0.self.out", "enc.0.ffn.out", "enc.1.self.out",
+                                           "enc.1.ffn.out"};
 
-const Json kSmall{{"size", 3},   {"tasks", 2},         {"task_size", 3}, {"layer_size", 2},
-                  {"hidden", 5}, {"position_size", 2}, {"code", 4},      {"rank", 2}};
-Json with(const Json& more) {
-  Json options = kSmall;
+const Json kSmallHyper{{"size", 3},   {"tasks", 2},         {"task_size", 3}, {"layer_size", 2},
+                       {"hidden", 5}, {"position_size", 2}, {"code", 4},      {"rank", 2}};
+Json hyper_with(const Json& more) {
+  Json options = kSmallHyper;
   options.update(more);
   return options;
 }
 
-Tensor shared(const MethodBench& bench, const std::string& name) {
+Tensor hyper_tensor(const MethodBench& bench, const std::string& name) {
   return bench.parameter_of("shared/" + name).detach();
 }
 
 /// norm(dense(relu(dense(input)))) of one row.
 Tensor naive_code(const MethodBench& bench, const Tensor& input) {
   const Tensor inner =
-      each(naive_linear(input, shared(bench, "in"), shared(bench, "in_bias")), relu);
-  return naive_norm(naive_linear(inner, shared(bench, "out"), shared(bench, "out_bias")),
-                    shared(bench, "norm_weight"), shared(bench, "norm_bias"), 1e-6);
+      each(naive_linear(input, hyper_tensor(bench, "in"), hyper_tensor(bench, "in_bias")), relu);
+  return naive_norm(
+      naive_linear(inner, hyper_tensor(bench, "out"), hyper_tensor(bench, "out_bias")),
+      hyper_tensor(bench, "norm_weight"), hyper_tensor(bench, "norm_bias"), 1e-6);
 }
 /// The code of layer `layer` and place `place` (0: self.out, 1: ffn.out) for a task.
 Tensor naive_code(const MethodBench& bench, int64_t task, int64_t layer, int64_t place) {
-  return naive_code(bench, at::cat({shared(bench, "task")[task], shared(bench, "layer")[layer],
-                                    shared(bench, "position")[place]})
-                               .unsqueeze(0));
+  return naive_code(bench,
+                    at::cat({hyper_tensor(bench, "task")[task], hyper_tensor(bench, "layer")[layer],
+                             hyper_tensor(bench, "position")[place]})
+                        .unsqueeze(0));
 }
 /// H z as a matrix [rows, columns].
 Tensor generated(const MethodBench& bench, const std::string& name, const Tensor& z, int64_t rows,
                  int64_t columns) {
-  return naive_linear(z, shared(bench, name)).reshape({rows, columns});
+  return naive_linear(z, hyper_tensor(bench, name)).reshape({rows, columns});
 }
 
 Tensor naive_rows(const Tensor& h, const Tensor& down, const Tensor& down_bias, const Tensor& up,
@@ -44,8 +46,8 @@ Tensor naive_rows(const Tensor& h, const Tensor& down, const Tensor& down_bias, 
 }
 
 void check_gradients(MethodBench& bench, Tuner& tuner, const Pass& pass) {
-  const Tensor h = rows_named("h", 5, bench.site(kSites[0]).out),
-               weights = rows_named("loss", 5, bench.site(kSites[0]).out);
+  const Tensor h = rows_named("h", 5, bench.site(kHyperSites[0]).out),
+               weights = rows_named("loss", 5, bench.site(kHyperSites[0]).out);
   for (const std::pair<const std::string, Tensor>& entry : bench.parameters) {
     SCOPED_TRACE(entry.first);
     expect_gradient(
@@ -53,7 +55,7 @@ void check_gradients(MethodBench& bench, Tuner& tuner, const Pass& pass) {
         [&] {
           tuner.prepare(pass);
           Tensor sum = at::zeros({}, at::kDouble);
-          for (const std::string& site : kSites)
+          for (const std::string& site : kHyperSites)
             sum = sum + (run_site(bench, site, h) * weights).sum();
           return sum;
         },
@@ -63,9 +65,10 @@ void check_gradients(MethodBench& bench, Tuner& tuner, const Pass& pass) {
 
 TEST(HyperAdapter, PlainGeneratesWholeMatricesAndBiases) {
   const std::unique_ptr<MethodBench> bench = flow_encoder();
-  Tuner& tuner = bench->attach("hyper_adapter", kSmall);
+  Tuner& tuner = bench->attach("hyper_adapter", kSmallHyper);
   const Tensor h = rows_named("h", 5, 6);
-  EXPECT_TRUE(run_site(*bench, kSites[0], h).equal(h)) << "a zero second projection adds nothing";
+  EXPECT_TRUE(run_site(*bench, kHyperSites[0], h).equal(h))
+      << "a zero second projection adds nothing";
   bench->disturb();
   Pass pass;
   pass.task = 1;
@@ -76,19 +79,20 @@ TEST(HyperAdapter, PlainGeneratesWholeMatricesAndBiases) {
       const Tensor expected = naive_rows(
           h, generated(*bench, "down", z, 3, 6), generated(*bench, "down_bias", z, 1, 3)[0],
           generated(*bench, "up", z, 6, 3), generated(*bench, "up_bias", z, 1, 6)[0]);
-      EXPECT_LE(
-          difference(run_site(*bench, kSites[static_cast<size_t>(2 * layer + place)], h), expected),
-          1e-12);
+      EXPECT_LE(difference(run_site(*bench, kHyperSites[static_cast<size_t>(2 * layer + place)], h),
+                           expected),
+                1e-12);
     }
-  EXPECT_EQ(bench->trained(), bench->formula("hyper_adapter", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("hyper_adapter", kHyperSites));
   check_gradients(*bench, tuner, pass);
 }
 
 TEST(HyperAdapter, DecomposedGeneratesTwoThinFactors) {
   const std::unique_ptr<MethodBench> bench = flow_encoder();
-  Tuner& tuner = bench->attach("hyper_adapter", with({{"form", "decomposed"}, {"biases", false}}));
+  Tuner& tuner =
+      bench->attach("hyper_adapter", hyper_with({{"form", "decomposed"}, {"biases", false}}));
   const Tensor h = rows_named("h", 5, 6);
-  EXPECT_TRUE(run_site(*bench, kSites[0], h).equal(h));
+  EXPECT_TRUE(run_site(*bench, kHyperSites[0], h).equal(h));
   bench->disturb();
   tuner.prepare({});
   const Tensor z = naive_code(*bench, 0, 1, 1);
@@ -99,23 +103,23 @@ TEST(HyperAdapter, DecomposedGeneratesTwoThinFactors) {
   EXPECT_LE(difference(run_site(*bench, "enc.1.ffn.out", h),
                        naive_rows(h, matrix("down", 3, 6), Tensor(), matrix("up", 6, 3), Tensor())),
             1e-12);
-  EXPECT_EQ(bench->trained(), bench->formula("hyper_adapter", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("hyper_adapter", kHyperSites));
   check_gradients(*bench, tuner, {});
 }
 
 TEST(HyperAdapter, LiteEnlargesOneTemplateByAKernelASite) {
   const std::unique_ptr<MethodBench> bench = flow_encoder();
-  Tuner& tuner =
-      bench->attach("hyper_adapter", with({{"form", "lite"}, {"size", 4}, {"base_width", 3}}));
+  Tuner& tuner = bench->attach("hyper_adapter",
+                               hyper_with({{"form", "lite"}, {"size", 4}, {"base_width", 3}}));
   const Tensor h = rows_named("h", 5, 6);
-  EXPECT_TRUE(run_site(*bench, kSites[0], h).equal(h));
-  EXPECT_TRUE(shared(*bench, "task").sizes() == (std::vector<int64_t>{2, 3}));
+  EXPECT_TRUE(run_site(*bench, kHyperSites[0], h).equal(h));
+  EXPECT_TRUE(hyper_tensor(*bench, "task").sizes() == (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(bench->parameters.count("shared/layer"), 0u);
   bench->disturb();
   Pass pass;
   pass.task = 1;
   tuner.prepare(pass);
-  const Tensor z = naive_code(*bench, shared(*bench, "task").narrow(0, 1, 1));
+  const Tensor z = naive_code(*bench, hyper_tensor(*bench, "task").narrow(0, 1, 1));
   const std::string site = "enc.1.self.out";
   const auto matrix = [&](const std::string& name, int64_t rows, int64_t columns) {
     const Tensor small = naive_product(generated(*bench, name + "_p", z, rows, 2),
@@ -132,24 +136,24 @@ TEST(HyperAdapter, LiteEnlargesOneTemplateByAKernelASite) {
                        naive_rows(h, matrix("down", 2, 3), bench->parameter_of(site + "/down_bias"),
                                   matrix("up", 3, 2), bench->parameter_of(site + "/up_bias"))),
             1e-12);
-  EXPECT_EQ(bench->trained(), bench->formula("hyper_adapter", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("hyper_adapter", kHyperSites));
   check_gradients(*bench, tuner, pass);
 }
 
 TEST(HyperAdapter, EqualTaskEmbeddingsGiveEqualAdapters) {
   const std::unique_ptr<MethodBench> bench = flow_encoder();
-  Tuner& tuner = bench->attach("hyper_adapter", kSmall);
+  Tuner& tuner = bench->attach("hyper_adapter", kSmallHyper);
   bench->disturb();
   const Tensor h = rows_named("h", 5, 6);
   Pass first, second;
   second.task = 1;
   tuner.prepare(first);
-  const Tensor one = run_site(*bench, kSites[3], h).detach();
+  const Tensor one = run_site(*bench, kHyperSites[3], h).detach();
   tuner.prepare(second);
-  EXPECT_GT(difference(run_site(*bench, kSites[3], h), one), 1e-3);
-  bench->set("shared/task", shared(*bench, "task").narrow(0, 0, 1).expand({2, 3}));
+  EXPECT_GT(difference(run_site(*bench, kHyperSites[3], h), one), 1e-3);
+  bench->set("shared/task", hyper_tensor(*bench, "task").narrow(0, 0, 1).expand({2, 3}));
   tuner.prepare(second);
-  EXPECT_EQ(difference(run_site(*bench, kSites[3], h), one), 0);
+  EXPECT_EQ(difference(run_site(*bench, kHyperSites[3], h), one), 0);
 }
 
 TEST(HyperAdapter, TheCountsAreThoseOfThePapers) {
@@ -172,7 +176,7 @@ TEST(HyperAdapter, TheCountsAreThoseOfThePapers) {
 }
 
 TEST(HyperAdapter, BadOptionsAreReadableErrors) {
-  const auto text = [](const Json& more) { return flow_error("hyper_adapter", with(more)); };
+  const auto text = [](const Json& more) { return flow_error("hyper_adapter", hyper_with(more)); };
   EXPECT_EQ(text({{"form", "decomposed"}, {"rank", 9}}),
             "hyper_adapter: rank 9 at enc.0.self.out is larger than the generated matrix [3, 6]; "
             "give a rank of at most 3");
@@ -186,7 +190,7 @@ TEST(HyperAdapter, BadOptionsAreReadableErrors) {
 
 TEST(HyperAdapter, ATaskWithoutAnEmbeddingIsAReadableError) {
   const std::unique_ptr<MethodBench> bench = flow_encoder();
-  Tuner& tuner = bench->attach("hyper_adapter", kSmall);
+  Tuner& tuner = bench->attach("hyper_adapter", kSmallHyper);
   Pass pass;
   pass.task = 2;
   try {

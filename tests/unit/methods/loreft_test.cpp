@@ -4,8 +4,8 @@
 namespace attune {
 namespace {
 
-const std::string kSite = "enc.1.resid.out";
-const std::vector<std::string> kSites{"enc.0.resid.out", "enc.1.resid.out"};
+const std::string kLoreftSite = "enc.1.resid.out";
+const std::vector<std::string> kLoreftSites{"enc.0.resid.out", "enc.1.resid.out"};
 
 /// Rows of `a` made orthonormal by Gram-Schmidt, first to last.
 Tensor gram_schmidt(const Tensor& a) {
@@ -25,10 +25,10 @@ Tensor gram_schmidt(const Tensor& a) {
 
 /// h + R^T (f(W h + b) - R h) in every row; direft: h + R^T f(W h + b).
 template <class F>
-Tensor naive(const MethodBench& bench, const std::string& prefix, const Tensor& h, bool direft,
-             const F& f) {
+Tensor naive_reft(const MethodBench& bench, const std::string& prefix, const Tensor& h, bool direft,
+                  const F& f) {
   const auto tensor = [&](const char* name) {
-    return bench.parameter_of(kSite + "/" + prefix + name).detach();
+    return bench.parameter_of(kLoreftSite + "/" + prefix + name).detach();
   };
   const Tensor r = direft ? tensor("rotation") : gram_schmidt(tensor("rotation"));
   Tensor inner = each(naive_linear(h, tensor("weight"), tensor("bias")), f);
@@ -46,12 +46,12 @@ TEST(Loreft, ChangesTheFirstAndLastRowsWithinTheSubspace) {
   tuner.prepare({});
   Flow flow;
   flow.lengths = {5, 3};
-  const Tensor h = rows_named("h", 8, 6), y = run_site(*bench, kSite, h, flow);
-  const Tensor all = naive(*bench, "", h, false, same);
+  const Tensor h = rows_named("h", 8, 6), y = run_site(*bench, kLoreftSite, h, flow);
+  const Tensor all = naive_reft(*bench, "", h, false, same);
   const std::set<int64_t> changed{0, 3, 4, 5, 6, 7};
   for (int64_t row = 0; row < 8; ++row)
     EXPECT_LE(difference(y[row], changed.count(row) > 0 ? all[row] : h[row]), 1e-13) << row;
-  EXPECT_EQ(bench->trained(), bench->formula("loreft", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("loreft", kLoreftSites));
   EXPECT_EQ(bench->trained(), 2 * (2 * 2 * 6 + 2));
 }
 
@@ -60,14 +60,15 @@ TEST(Loreft, OutsideTheSubspaceARowStaysAsItWas) {
   Tuner& tuner = bench->attach("loreft", {{"rank", 3}});
   bench->disturb();
   tuner.prepare({});
-  const Tensor r = gram_schmidt(bench->parameter_of(kSite + "/rotation"));
-  const Tensor h = rows_named("h", 5, 6), y = run_site(*bench, kSite, h);
+  const Tensor r = gram_schmidt(bench->parameter_of(kLoreftSite + "/rotation"));
+  const Tensor h = rows_named("h", 5, 6), y = run_site(*bench, kLoreftSite, h);
   const auto outside = [&](const Tensor& x) { return x - naive_product(naive_linear(x, r), r); };
   EXPECT_LE(difference(outside(y), outside(h)), 1e-13);
   // Inside it is W h + b.
-  EXPECT_LE(difference(naive_linear(y, r), naive_linear(h, bench->parameter_of(kSite + "/weight"),
-                                                        bench->parameter_of(kSite + "/bias"))),
-            1e-13);
+  EXPECT_LE(
+      difference(naive_linear(y, r), naive_linear(h, bench->parameter_of(kLoreftSite + "/weight"),
+                                                  bench->parameter_of(kLoreftSite + "/bias"))),
+      1e-13);
 }
 
 TEST(Loreft, UntiedEndsHaveSubspacesOfTheirOwn) {
@@ -75,15 +76,15 @@ TEST(Loreft, UntiedEndsHaveSubspacesOfTheirOwn) {
   Tuner& tuner = bench->attach("loreft", {{"rank", 2}, {"first", 1}, {"last", 1}, {"tied", false}});
   bench->disturb();
   tuner.prepare({});
-  const Tensor h = rows_named("h", 5, 6), y = run_site(*bench, kSite, h);  // lengths 3, 2
-  const Tensor first = naive(*bench, "first_", h, false, same),
-               last = naive(*bench, "last_", h, false, same);
+  const Tensor h = rows_named("h", 5, 6), y = run_site(*bench, kLoreftSite, h);  // lengths 3, 2
+  const Tensor first = naive_reft(*bench, "first_", h, false, same),
+               last = naive_reft(*bench, "last_", h, false, same);
   EXPECT_LE(difference(y[0], first[0]), 1e-13);
   EXPECT_EQ(difference(y[1], h[1]), 0);
   EXPECT_LE(difference(y[2], last[2]), 1e-13);
   EXPECT_LE(difference(y[3], first[3]), 1e-13);
   EXPECT_LE(difference(y[4], last[4]), 1e-13);
-  EXPECT_EQ(bench->trained(), bench->formula("loreft", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("loreft", kLoreftSites));
 }
 
 TEST(Loreft, DireftAddsWithoutOrthonormalRows) {
@@ -92,7 +93,8 @@ TEST(Loreft, DireftAddsWithoutOrthonormalRows) {
   bench->disturb();
   tuner.prepare({});
   const Tensor h = rows_named("h", 5, 6);
-  EXPECT_LE(difference(run_site(*bench, kSite, h), naive(*bench, "", h, true, gelu)), 1e-13);
+  EXPECT_LE(difference(run_site(*bench, kLoreftSite, h), naive_reft(*bench, "", h, true, gelu)),
+            1e-13);
 }
 
 TEST(Loreft, GradientsGoThroughTheOrthonormalRows) {
@@ -101,9 +103,9 @@ TEST(Loreft, GradientsGoThroughTheOrthonormalRows) {
   bench->disturb();
   const Tensor h = rows_named("h", 5, 6), weights = rows_named("loss", 5, 6);
   for (const char* name : {"rotation", "weight", "bias"})
-    expect_gradient(bench->parameter_of(kSite + "/" + name), [&] {
+    expect_gradient(bench->parameter_of(kLoreftSite + "/" + name), [&] {
       tuner.prepare({});
-      return (run_site(*bench, kSite, h) * weights).sum();
+      return (run_site(*bench, kLoreftSite, h) * weights).sum();
     });
 }
 
@@ -116,7 +118,7 @@ std::vector<int64_t> changed_rows(int64_t first, int64_t last,
   flow.lengths = lengths;
   int64_t rows = 0;
   for (const int64_t length : lengths) rows += length;
-  const Tensor h = rows_named("h", rows, 6), y = run_site(*bench, kSite, h, flow);
+  const Tensor h = rows_named("h", rows, 6), y = run_site(*bench, kLoreftSite, h, flow);
   std::vector<int64_t> result;
   for (int64_t row = 0; row < rows; ++row)
     if (!y[row].equal(h[row])) result.push_back(row);
@@ -136,9 +138,9 @@ TEST(Loreft, ARowIsNeverBothFirstAndLast) {
   Tuner& tuner = bench->attach("loreft", {{"rank", 2}, {"first", 3}, {"last", 3}, {"tied", false}});
   bench->disturb();
   tuner.prepare({});
-  const Tensor h = rows_named("h", 5, 6), y = run_site(*bench, kSite, h);  // lengths 3, 2
-  const Tensor first = naive(*bench, "first_", h, false, same),
-               last = naive(*bench, "last_", h, false, same);
+  const Tensor h = rows_named("h", 5, 6), y = run_site(*bench, kLoreftSite, h);  // lengths 3, 2
+  const Tensor first = naive_reft(*bench, "first_", h, false, same),
+               last = naive_reft(*bench, "last_", h, false, same);
   for (int64_t row = 0; row < 5; ++row)
     EXPECT_LE(difference(y[row], row == 0 || row == 3 ? first[row] : last[row]), 1e-13) << row;
 }
@@ -149,7 +151,7 @@ TEST(Loreft, DropoutActsOnTheChangedRows) {
   Flow flow;
   flow.pass.training = true;
   const Tensor h = rows_named("h", 5, 60);
-  const Tensor y = run_site(*bench, kSite, h, flow).detach();
+  const Tensor y = run_site(*bench, kLoreftSite, h, flow).detach();
   const int64_t zeros = y[0].eq(0).sum().item<int64_t>();
   EXPECT_GT(zeros, 15);
   EXPECT_LT(zeros, 45);

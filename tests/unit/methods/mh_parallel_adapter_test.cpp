@@ -4,15 +4,15 @@
 namespace attune {
 namespace {
 
-const std::string kSite = "enc.1.self.heads";
-const std::vector<std::string> kSites{"enc.0.self.heads", "enc.1.self.heads"};
+const std::string kMhSite = "enc.1.self.heads";
+const std::vector<std::string> kMhSites{"enc.0.self.heads", "enc.1.self.heads"};
 
 /// z_i + scale * relu(q_i down_i^T) up_i with q = W_q x + b_q, head by head.
-Tensor naive(const MethodBench& bench, const Tensor& z, const Tensor& x, double scale) {
+Tensor naive_heads(const MethodBench& bench, const Tensor& z, const Tensor& x, double scale) {
   const Tensor q =
       naive_linear(x, bench.weight_of("enc.1.self.q"), bench.bias(bench.site("enc.1.self.q")));
-  const Tensor down = bench.parameter_of(kSite + "/down").detach(),
-               up = bench.parameter_of(kSite + "/up").detach();
+  const Tensor down = bench.parameter_of(kMhSite + "/down").detach(),
+               up = bench.parameter_of(kMhSite + "/up").detach();
   Tensor y = z.clone();
   const int64_t width = z.size(2);
   for (int64_t head = 0; head < z.size(1); ++head) {
@@ -28,15 +28,15 @@ TEST(MhParallelAdapter, EachHeadsAdapterReadsItsUnscaledQuery) {
   const Tensor z = MethodBench::draw("z", {5, 3, 2}), x = rows_named("x", 5, 6);
   Flow flow;
   flow.reads["enc.1.self.in"] = x;
-  EXPECT_TRUE(run_site(*bench, kSite, z, flow).equal(z)) << "a zero up adds nothing";
+  EXPECT_TRUE(run_site(*bench, kMhSite, z, flow).equal(z)) << "a zero up adds nothing";
   bench->disturb();
   tuner.prepare({});
-  EXPECT_LE(difference(run_site(*bench, kSite, z, flow), naive(*bench, z, x, 1.5)), 1e-12);
+  EXPECT_LE(difference(run_site(*bench, kMhSite, z, flow), naive_heads(*bench, z, x, 1.5)), 1e-12);
   const Tensor weights = MethodBench::draw("loss", {5, 3, 2});
   for (const char* name : {"/down", "/up"})
-    expect_gradient(bench->parameter_of(kSite + name), [&] {
+    expect_gradient(bench->parameter_of(kMhSite + name), [&] {
       tuner.prepare({});
-      return (run_site(*bench, kSite, z, flow) * weights).sum();
+      return (run_site(*bench, kMhSite, z, flow) * weights).sum();
     });
 }
 
@@ -50,17 +50,18 @@ TEST(MhParallelAdapter, ANormMayStandBeforeTheQuery) {
   flow.reads["enc.1.self.in"] = x;
   const Tensor normed = naive_norm(x, bench->parameter_of("enc.1.self.in/norm_weight"),
                                    bench->parameter_of("enc.1.self.in/norm_bias"), 1e-5);
-  EXPECT_LE(difference(run_site(*bench, kSite, z, flow), naive(*bench, z, normed, 1)), 1e-12);
+  EXPECT_LE(difference(run_site(*bench, kMhSite, z, flow), naive_heads(*bench, z, normed, 1)),
+            1e-12);
   EXPECT_EQ(bench->trained(),
             bench->formula("mh_parallel_adapter",
-                           {"enc.0.self.in", "enc.0.self.heads", "enc.1.self.in", kSite}));
+                           {"enc.0.self.in", "enc.0.self.heads", "enc.1.self.in", kMhSite}));
 }
 
 TEST(MhParallelAdapter, TheCountIsThatOfAPrefixOfItsSize) {
   const std::unique_ptr<MethodBench> bench = flow_encoder(768, 12);
   bench->attach("mh_parallel_adapter", {{"size", 30}});
   EXPECT_EQ(bench->trained(), 2 * (2 * 30 * 768));  // 2 l d an attention
-  EXPECT_EQ(bench->trained(), bench->formula("mh_parallel_adapter", kSites));
+  EXPECT_EQ(bench->trained(), bench->formula("mh_parallel_adapter", kMhSites));
 }
 
 TEST(MhParallelAdapter, AttentionWithoutAQueryProjectionIsAReadableError) {
