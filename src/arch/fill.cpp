@@ -81,11 +81,10 @@ class Filler {
 
  private:
   Tensor tensor(const Site& site, WeightSlot& slot, const NameRule& rule, bool bias) {
-    const std::string& name = bias ? rule.bias : rule.weight;
     const std::vector<int64_t> shape = bias ? std::vector<int64_t>{site.out} : weight_shape(site);
     if (checkpoint_ == nullptr) {
       slot.fresh = true;
-      return draw(site, name, shape, bias);
+      return draw(site, rule, shape, bias);
     }
     std::string found;
     for (const std::string& spelling : spellings(rule, bias, model_.spec().prefixes)) {
@@ -96,7 +95,7 @@ class Filler {
       else
         check_equal(found, spelling);
     }
-    if (found.empty()) return absent(site, slot, name, shape, bias);
+    if (found.empty()) return absent(site, slot, rule, shape, bias);
     return stored(site, slot, rule, found, shape, bias);
   }
 
@@ -113,7 +112,7 @@ class Filler {
       report_.fresh.push_back(format("{} (the checkpoint's has shape {}, this task needs {})", name,
                                      shape_text(value.sizes().vec()), shape_text(shape)));
       slot.fresh = true;
-      return draw(site, name, shape, bias);
+      return draw(site, rule, shape, bias);
     }
     fail(ErrorCode::Corrupt,
          "loading {}: tensor {} has shape {}, but config.json makes it {}; the two files do not "
@@ -122,8 +121,9 @@ class Filler {
   }
 
   /// Neither under this nor another name: a head of ours, a new head, or an error.
-  Tensor absent(const Site& site, WeightSlot& slot, const std::string& name,
+  Tensor absent(const Site& site, WeightSlot& slot, const NameRule& rule,
                 const std::vector<int64_t>& shape, bool bias) {
+    const std::string& name = bias ? rule.bias : rule.weight;
     if (head_file_ != nullptr && head_file_->has(name) &&
         head_file_->tensor(name).sizes().vec() == shape)
       return converted(head_file_->tensor(name), name);
@@ -134,7 +134,7 @@ class Filler {
            where_, name, model_.spec().first().layers, model_.spec().first().hidden);
     report_.fresh.push_back(name);
     slot.fresh = true;
-    return draw(site, name, shape, bias);
+    return draw(site, rule, shape, bias);
   }
 
   /// Two names of what must be one tensor.
@@ -155,13 +155,15 @@ class Filler {
     return dense_as(stored, model_.numerics().master());
   }
 
-  Tensor draw(const Site& site, const std::string& name, const std::vector<int64_t>& shape,
+  Tensor draw(const Site& site, const NameRule& rule, const std::vector<int64_t>& shape,
               bool bias) const {
     const at::ScalarType type = model_.numerics().master();
-    if (bias || site.weight == WeightKind::Vector) return at::zeros(shape, type);
+    const bool vector = site.weight == WeightKind::Vector && rule.deviation == 0;
+    if (bias || vector) return at::zeros(shape, type);
     if (site.weight == WeightKind::Norm) return at::ones(shape, type);
-    const uint64_t key = Stream64(seed_, "init").with("model").with(name).key();
-    return normal_tensor(key, shape, model_.spec().init_deviation, type);
+    const uint64_t key = Stream64(seed_, "init").with("model").with(rule.weight).key();
+    const double deviation = rule.deviation > 0 ? rule.deviation : model_.spec().init_deviation;
+    return normal_tensor(key, shape, deviation, type);
   }
 
   void check_complete() const {

@@ -110,6 +110,7 @@ struct NameRule {
   std::string site, weight, bias;
   std::vector<std::pair<std::string, std::string>> others;  // further spellings of weight and bias
   std::vector<int64_t> shape;  // of the stored weight, where it is not the site's; same order
+  double deviation = 0;        // of a fresh weight's values; 0: the model's (none for vectors)
 };
 
 /// A whole model as data.

@@ -9,9 +9,9 @@
 namespace attune {
 
 /// Runs every line of `data` and returns `N/site` tensors in float32 (float64 for a model in fp64).
-/// Lines hold input_ids or text (and text_pair, token_type_ids). With `gradients`, lines that have
-/// labels add `N/loss` and `N/grad/NAME` for every tensor of the checkpoint, as transformers' head
-/// classes define the loss. Errors: BadInput naming the line.
+/// What a line holds says model_inputs.h. With `gradients`, lines that have labels add `N/loss` and
+/// `N/grad/NAME` for every tensor of the checkpoint, as transformers' head classes define the loss.
+/// Errors: BadInput naming the line.
 NamedTensors forward_all(Target& target, const Dataset& data,
                          const std::vector<std::string>& wanted, bool gradients);
 

@@ -138,7 +138,10 @@ TEST_P(Architectures, DropoutFollowsTheExampleAndTheStepAlone) {
 TEST_P(Architectures, NarrowTypesStayNearDoublePrecision) {
   const Values exact = everything(*model_, batch_);
   for (const kernels::DType type : {kernels::DType::F32, kernels::DType::BF16}) {
-    const double tolerance = type == kernels::DType::F32 ? 3e-5 : 3e-2;
+    // Pre-norm stacks keep their residual stream in bf16, as transformers does; post-norm ones
+    // round only what a norm has just made.
+    const bool stream = dynamic_cast<const Transformer&>(*model_).spec().last().pre_norm;
+    const double tolerance = type == kernels::DType::F32 ? 3e-5 : stream ? 6e-2 : 3e-2;
     const std::unique_ptr<Model> narrow = make(type);
     double worst = 0;
     std::string where;

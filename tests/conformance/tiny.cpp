@@ -14,6 +14,18 @@ Tensor noise(const std::string& name, const std::vector<int64_t>& shape, double 
   return normal_tensor(Stream64(7, "test").with(name).key(), shape, deviation, type);
 }
 
+namespace {
+
+/// A query of a stack whose scores are not divided by sqrt(head_size): its weights are smaller by
+/// that much, as trained ones are.
+bool unscaled_query(const Model& model, const Site& site) {
+  const Transformer* transformer = dynamic_cast<const Transformer*>(&model);
+  return transformer != nullptr && transformer->spec().last().score_scale == 1 &&
+         ends_with(site.name, ".q");
+}
+
+}  // namespace
+
 void ordinary_weights(Model& model) {
   std::set<int> done;
   for (const Site& site : model.sites()) {
@@ -28,6 +40,9 @@ void ordinary_weights(Model& model) {
       deviation = 0.8 / std::sqrt(static_cast<double>(site.in));
     if (site.weight == WeightKind::Table)
       deviation = 0.8 / std::sqrt(static_cast<double>(site.out));
+    if (unscaled_query(model, site))
+      deviation /= std::sqrt(
+          static_cast<double>(dynamic_cast<const Transformer&>(model).spec().last().head_size));
     Tensor weight = noise(site.name + "/weight", shape, deviation);
     if (site.weight == WeightKind::Norm) weight = weight + 1.0;
     slot.weight = weight.to(type);

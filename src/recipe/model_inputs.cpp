@@ -1,0 +1,196 @@
+#include "recipe/model_inputs.h"
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "data/columns.h"
+#include "io/safetensors.h"
+#include "kernels/ops/rowwise.h"
+#include "nn/transformer.h"
+#include "tensor/torch.h"
+
+namespace attune {
+
+namespace {
+
+const ModelSpec& spec_of(const Target& target) {
+  return dynamic_cast<const Transformer&>(*target.loaded.model).spec();
+}
+
+std::vector<int32_t> narrow(const std::vector<int64_t>& values) {
+  return {values.begin(), values.end()};
+}
+
+Stream tokens_of(const Target& target, const Record& record) {
+  std::vector<int32_t> ids, types;
+  if (has_column(record, "input_ids")) {
+    ids = narrow(integers_of(record, "input_ids"));
+    if (has_column(record, "token_type_ids")) types = narrow(integers_of(record, "token_type_ids"));
+  } else if (has_column(record, "text")) {
+    if (target.tokenizer == nullptr)
+      fail(ErrorCode::NotFound, "{}: \"text\" needs a tokenizer, and {} has none; give input_ids",
+           record.where(), target.base_directory);
+    const Encoding encoding =
+        has_column(record, "text_pair")
+            ? target.tokenizer->encode_pair(text_of(record, "text"), text_of(record, "text_pair"))
+            : target.tokenizer->encode(text_of(record, "text"));
+    ids = encoding.ids;
+    types = encoding.type_ids;
+  } else {
+    fail(ErrorCode::BadInput, "{}: a line needs \"input_ids\" or \"text\"", record.where());
+  }
+  if (types.empty()) types.assign(ids.size(), 0);
+  if (ids.empty() || types.size() != ids.size())
+    fail(ErrorCode::BadInput,
+         "{}: {} input_ids and {} token_type_ids; both need the same, positive number",
+         record.where(), ids.size(), types.size());
+  Stream stream;
+  stream.rows = RowIndex::from_lengths({static_cast<int64_t>(ids.size())});
+  stream.ids = int32_tensor(ids);
+  stream.types = int32_tensor(types);
+  return stream;
+}
+
+/// The decoder's tokens; without rows when the model makes them from the encoder's.
+Stream decoder_tokens(const Target& target, const Record& record) {
+  const ModelSpec& spec = spec_of(target);
+  Stream stream;
+  if (has_column(record, "decoder_input_ids")) {
+    stream.ids = int32_tensor(narrow(integers_of(record, "decoder_input_ids")));
+    if (stream.ids.numel() == 0)
+      fail(ErrorCode::BadInput, "{}: decoder_input_ids is empty", record.where());
+  } else if (spec.head.kind == HeadKind::Lm && has_column(record, "labels")) {
+    if (spec.decoder_start < 0)
+      fail(ErrorCode::BadInput,
+           "{}: the decoder's input is made from labels, but config.json has no "
+           "decoder_start_token_id",
+           record.where());
+    const Tensor labels = int64_tensor(integers_of(record, "labels"));
+    stream.ids = shifted_right(labels, RowIndex::from_lengths({labels.numel()}), spec.decoder_start,
+                               spec.decoder_padding);
+  } else if (spec.head.kind == HeadKind::Lm || spec.head.kind == HeadKind::None) {
+    fail(ErrorCode::BadInput, "{}: an encoder-decoder needs \"decoder_input_ids\"{}",
+         record.where(), spec.head.kind == HeadKind::Lm ? ", or \"labels\" to make them from" : "");
+  } else {
+    return stream;
+  }
+  stream.rows = RowIndex::from_lengths({stream.ids.numel()});
+  return stream;
+}
+
+Tensor tensor_of_file(const Record& record, const std::string& name) {
+  const std::filesystem::path given = text_of(record, "tensors");
+  const std::filesystem::path beside = std::filesystem::path(record.file).parent_path() / given;
+  const SafetensorsFile file(std::filesystem::exists(beside) ? beside.string() : given.string());
+  if (!file.has(name))
+    fail(ErrorCode::BadInput, "{}: {} holds no tensor \"{}\", which this model reads",
+         record.where(), given.string(), name);
+  return file.tensor(name);
+}
+
+/// Pixels [channels, height, width] as rows of patches: from the top, each by channel, row, column.
+Tensor patches_of(const Record& record, const PatchSpec& spec, const Tensor& given) {
+  const Tensor pixels = given.dim() == 4 && given.size(0) == 1 ? given.squeeze(0) : given;
+  if (pixels.dim() != 3 || pixels.size(0) != spec.channels || pixels.size(1) != spec.height ||
+      pixels.size(2) != spec.width)
+    fail(ErrorCode::BadInput,
+         "{}: pixel_values has shape [{}]; this model reads [{}, {}, {}] (channels, height, width)",
+         record.where(), fmt::join(given.sizes(), ", "), spec.channels, spec.height, spec.width);
+  const int64_t down = spec.height / spec.patch_height, across = spec.width / spec.patch_width;
+  return pixels.narrow(1, 0, down * spec.patch_height)
+      .narrow(2, 0, across * spec.patch_width)
+      .reshape({spec.channels, down, spec.patch_height, across, spec.patch_width})
+      .permute({1, 3, 0, 2, 4})
+      .reshape({spec.rows(), spec.values()});
+}
+
+Stream image_of(const Target& target, const Record& record) {
+  const PatchSpec& spec = spec_of(target).first().patches;
+  if (!has_column(record, "tensors"))
+    fail(ErrorCode::BadInput,
+         "{}: a line needs \"tensors\", a safetensors file that holds pixel_values",
+         record.where());
+  const at::ScalarType type = target.loaded.model->numerics().master();
+  Stream stream;
+  stream.values = patches_of(record, spec, tensor_of_file(record, "pixel_values").to(type));
+  stream.rows = RowIndex::from_lengths({stream.values.size(0)});
+  return stream;
+}
+
+/// Numbers as targets: squared error of one output, binary cross-entropy of several.
+Tensor loss_of_numbers(const Tensor& logits, const Record& record) {
+  const Json& labels = column(record, "labels");
+  std::vector<double> values;
+  for (const Json& value : labels.is_array() ? labels : Json::array({labels}))
+    values.push_back(value.get<double>());
+  const Tensor target = at::tensor(values, at::kDouble), z = logits.to(at::kDouble).reshape({-1});
+  if (z.numel() != target.numel())
+    fail(ErrorCode::BadInput, "{}: {} labels for {} outputs", record.where(), target.numel(),
+         z.numel());
+  if (z.numel() == 1) return (z - target).square().mean();
+  return (z.clamp_min(0) - z * target + (-z.abs()).exp().log1p()).mean();
+}
+
+/// Mean cross-entropy of one class a row.
+Tensor loss_of_classes(const Tensor& logits, const Record& record, std::vector<int64_t> ids,
+                       bool shift) {
+  if (static_cast<int64_t>(ids.size()) != logits.size(0))
+    fail(ErrorCode::BadInput, "{}: {} labels for {} rows", record.where(), ids.size(),
+         logits.size(0));
+  for (const int64_t id : ids)
+    if (id != -100 && (id < 0 || id >= logits.size(1)))
+      fail(ErrorCode::BadInput, "{}: label {} is outside the {} classes of the head",
+           record.where(), id, logits.size(1));
+  if (shift) {  // a row predicts the label of the next one
+    ids.erase(ids.begin());
+    ids.push_back(-100);
+  }
+  const CrossEntropy loss = cross_entropy(logits, int64_tensor(ids), Tensor(), 0);
+  return loss.sum / std::max(loss.count, 1.0);
+}
+
+/// Where a span begins and ends: the mean of two cross-entropies over the rows.
+Tensor loss_of_span(const Tensor& logits, const Record& record) {
+  Tensor sum;
+  int64_t side = 0;
+  for (const char* name : {"start_positions", "end_positions"}) {
+    const int64_t place = static_cast<int64_t>(number_of(record, name));
+    const Tensor loss =
+        loss_of_classes(logits.select(1, side++).unsqueeze(0).contiguous(), record, {place}, false);
+    sum = sum.defined() ? sum + loss : loss;
+  }
+  return sum / 2;
+}
+
+}  // namespace
+
+Batch input_of(const Target& target, const Record& record) {
+  const ModelSpec& spec = spec_of(target);
+  Batch batch;
+  const StackSpec& first = spec.first();
+  batch.streams[first.name] =
+      first.front == FrontEnd::Patches ? image_of(target, record) : tokens_of(target, record);
+  if (spec.stacks.size() > 1)
+    if (const Stream decoder = decoder_tokens(target, record); decoder.ids.defined())
+      batch.streams[spec.last().name] = decoder;
+  return batch;
+}
+
+Tensor loss_of(const Target& target, const Record& record, const Tensor& logits) {
+  const ModelSpec& spec = spec_of(target);
+  if (spec.head.kind == HeadKind::Span)
+    return has_column(record, "start_positions") ? loss_of_span(logits, record) : Tensor();
+  if (!has_column(record, "labels")) return Tensor();
+  const Json& labels = column(record, "labels");
+  const bool numbers =
+      spec.head.kind == HeadKind::Sequence && (labels.is_array() || logits.size(1) == 1);
+  if (numbers) return loss_of_numbers(logits, record);
+  const bool shift = spec.head.kind == HeadKind::Lm && spec.stacks.size() == 1;
+  return loss_of_classes(logits, record,
+                         labels.is_array() ? integers_of(record, "labels")
+                                           : std::vector<int64_t>{labels.get<int64_t>()},
+                         shift);
+}
+
+}  // namespace attune
