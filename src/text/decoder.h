@@ -11,7 +11,11 @@ namespace attune {
 class Decoder {
  public:
   virtual ~Decoder() = default;
-  virtual std::string decode(std::vector<std::string> tokens) const = 0;
+  /// Rewrites the tokens, which need not stay as many; joined, they are the text.
+  virtual void apply(std::vector<std::string>& tokens) const = 0;
+  std::string decode(std::vector<std::string> tokens) const;
+  /// True when the text of a run of tokens like "<0x0A>" depends on the whole run.
+  virtual bool joins_bytes() const { return false; }
 };
 
 /// Builds what the "decoder" field describes; for null, tokens are joined with blanks. Throws
@@ -20,5 +24,8 @@ std::unique_ptr<Decoder> make_decoder(const JsonView& json);
 /// Pieces with the prefix are glued to the one before; `cleanup` undoes blanks before punctuation
 /// and English contractions.
 std::unique_ptr<Decoder> make_word_piece_decoder(std::string prefix, bool cleanup);
+
+/// The byte of a token like "<0x0A>"; -1 for other tokens.
+int byte_of_token(std::string_view token);
 
 }  // namespace attune

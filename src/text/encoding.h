@@ -20,6 +20,9 @@ struct Encoding {
 struct TokenRun {
   std::vector<int32_t> ids, words;
   std::vector<std::pair<int32_t, int32_t>> offsets;  // empty when not asked for
+  /// White space at the beginning and end of the token, in characters; only when offsets are to be
+  /// trimmed.
+  std::vector<std::pair<uint32_t, uint32_t>> margins;
   size_t size() const { return ids.size(); }
 };
 

@@ -131,6 +131,10 @@ void NormalizedText::normalize(Form form) {
 }
 
 void NormalizedText::lowercase() {
+  const bool one_each = std::find(chars_.begin(), chars_.end(), U'\u0130') == chars_.end();
+  if (one_each && !spans_.empty() && spans_[0].first < spans_[0].second) {
+    return map([](char32_t c) { return unicode::to_lower(c).chars[0]; });
+  }
   std::vector<Change> changes;
   changes.reserve(chars_.size());
   for (const char32_t c : chars_) {

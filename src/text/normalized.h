@@ -20,12 +20,23 @@ class NormalizedText {
 
   /// `origin`: number of code points before this text in the whole input.
   explicit NormalizedText(std::u32string chars, int32_t origin = 0);
+  /// `spans`: one for each character.
+  NormalizedText(std::u32string chars, std::vector<Span> spans, int32_t origin)
+      : chars_(std::move(chars)), spans_(std::move(spans)), origin_(origin) {}
 
   const std::u32string& chars() const { return chars_; }
+  const std::vector<Span>& spans() const { return spans_; }
+  int32_t origin() const { return origin_; }
   int32_t size() const { return int32_t(chars_.size()); }
   /// Original span of the characters [begin, end), which must not be empty.
   Span span(int32_t begin, int32_t end) const {
     return {spans_[size_t(begin)].first, spans_[size_t(end) - 1].second};
+  }
+
+  /// The characters [begin, end) as a text of their own.
+  NormalizedText part(int32_t begin, int32_t end) const {
+    return {chars_.substr(size_t(begin), size_t(end - begin)),
+            std::vector<Span>(spans_.begin() + begin, spans_.begin() + end), origin_};
   }
 
   /// Replaces everything by `changes`; `removed` old characters at the very start are dropped

@@ -1,8 +1,11 @@
 #include "text/normalizer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
+#include "text/byte_level.h"
+#include "text/char_map.h"
 #include "text/pattern.h"
 #include "text/unicode.h"
 
@@ -12,7 +15,18 @@ namespace {
 class FormNormalizer : public Normalizer {
  public:
   explicit FormNormalizer(NormalizedText::Form form) : form_(form) {}
-  void apply(NormalizedText& text) const override { text.normalize(form_); }
+  void apply(NormalizedText& text) const override {
+    const std::u32string& chars = text.chars();
+    const auto inert = [this](char32_t c) { return unicode::is_inert(c, form_); };
+    if (!std::all_of(chars.begin(), chars.end(), inert)) text.normalize(form_);
+  }
+  bool keeps(std::string_view text) const override {
+    for (const char *at = text.data(), *end = at + text.size(); at < end;) {
+      const char32_t c = unicode::next(at);
+      if (c >= 0x80 && !unicode::is_inert(c, form_)) return false;
+    }
+    return true;
+  }
 
  private:
   NormalizedText::Form form_;
@@ -26,6 +40,8 @@ class LowercaseNormalizer : public Normalizer {
 class StripAccentsNormalizer : public Normalizer {
  public:
   void apply(NormalizedText& text) const override {
+    const std::u32string& chars = text.chars();
+    if (std::none_of(chars.begin(), chars.end(), unicode::is_mark)) return;
     text.filter([](char32_t c) { return !unicode::is_mark(c); });
   }
 };
@@ -62,6 +78,23 @@ class ReplaceNormalizer : public Normalizer {
   std::u32string content_;
 };
 
+/// Every byte as its printable character.
+class ByteLevelNormalizer : public Normalizer {
+ public:
+  void apply(NormalizedText& text) const override {
+    std::vector<NormalizedText::Change> changes;
+    changes.reserve(text.chars().size());
+    for (const char32_t c : text.chars()) {
+      char bytes[4];
+      const int size = unicode::encode(c, bytes);
+      for (int i = 0; i < size; ++i) {
+        changes.emplace_back(byte_level::to_char(uint8_t(bytes[i])), i > 0 ? 1 : 0);
+      }
+    }
+    text.transform(changes);
+  }
+};
+
 class SequenceNormalizer : public Normalizer {
  public:
   explicit SequenceNormalizer(std::vector<std::unique_ptr<Normalizer>> parts)
@@ -81,14 +114,6 @@ std::unique_ptr<Normalizer> make_bert(const JsonView& json) {
   options.lowercase = json.flag("lowercase", true);
   options.strip_accents = json.flag("strip_accents", options.lowercase);
   return std::make_unique<BertNormalizer>(options);
-}
-
-std::unique_ptr<Normalizer> make_sequence(const JsonView& json) {
-  std::vector<std::unique_ptr<Normalizer>> parts;
-  for (const JsonView& item : json.at("normalizers").items()) {
-    if (std::unique_ptr<Normalizer> part = make_normalizer(item)) parts.push_back(std::move(part));
-  }
-  return std::make_unique<SequenceNormalizer>(std::move(parts));
 }
 
 }  // namespace
@@ -120,12 +145,25 @@ void BertNormalizer::apply(NormalizedText& text) const {
   if (options_.lowercase) text.lowercase();
 }
 
+std::unique_ptr<Normalizer> make_normalizer_sequence(
+    std::vector<std::unique_ptr<Normalizer>> parts) {
+  if (parts.size() < 2) return parts.empty() ? nullptr : std::move(parts[0]);
+  return std::make_unique<SequenceNormalizer>(std::move(parts));
+}
+
 std::unique_ptr<Normalizer> make_normalizer(const JsonView& json) {
   using Form = NormalizedText::Form;
   if (json.is_null()) return nullptr;
   const std::string type = json.at("type").as_string();
   if (type == "BertNormalizer") return make_bert(json);
-  if (type == "Sequence") return make_sequence(json);
+  if (type == "Sequence") {
+    std::vector<std::unique_ptr<Normalizer>> parts;
+    for (const JsonView& item : json.at("normalizers").items()) {
+      if (std::unique_ptr<Normalizer> part = make_normalizer(item))
+        parts.push_back(std::move(part));
+    }
+    return make_normalizer_sequence(std::move(parts));
+  }
   if (type == "Lowercase") return std::make_unique<LowercaseNormalizer>();
   if (type == "StripAccents") return std::make_unique<StripAccentsNormalizer>();
   if (type == "NFC") return std::make_unique<FormNormalizer>(Form::Nfc);
@@ -143,10 +181,16 @@ std::unique_ptr<Normalizer> make_normalizer(const JsonView& json) {
     return std::make_unique<ReplaceNormalizer>(Pattern::from_json(json.at("pattern")),
                                                unicode::decode(json.at("content").as_string()));
   }
+  if (type == "ByteLevel") return std::make_unique<ByteLevelNormalizer>();
+  if (type == "Precompiled") {
+    const JsonView map = json.at("precompiled_charsmap");
+    return std::make_unique<CharMapNormalizer>(decode_base64(map.as_string(), map.where()),
+                                               map.where());
+  }
   fail(ErrorCode::Unsupported,
-       "{}: normalizer type \"{}\" is not supported; supported: BertNormalizer, Lowercase, NFC, "
-       "NFD, "
-       "NFKC, NFKD, StripAccents, Strip, Replace, Prepend, Sequence",
+       "{}: normalizer type \"{}\" is not supported; supported: BertNormalizer, ByteLevel, "
+       "Lowercase, NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Sequence, Strip, "
+       "StripAccents",
        json.where(), type);
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 #include <memory>
+#include <string_view>
+#include <vector>
 
 #include "text/json_view.h"
 #include "text/normalized.h"
@@ -11,6 +13,8 @@ class Normalizer {
  public:
   virtual ~Normalizer() = default;
   virtual void apply(NormalizedText& text) const = 0;
+  /// True only when valid UTF-8 text certainly stays as it is.
+  virtual bool keeps(std::string_view) const { return false; }
 };
 
 /// BERT's cleaning: drops control characters, makes every white space a blank, sets CJK ideographs
@@ -32,5 +36,8 @@ class BertNormalizer : public Normalizer {
 /// Builds what the "normalizer" field describes; null for null. Throws Unsupported, naming an
 /// unknown type, its field and file; Corrupt for a malformed one.
 std::unique_ptr<Normalizer> make_normalizer(const JsonView& json);
+/// One after the other; null when there is none.
+std::unique_ptr<Normalizer> make_normalizer_sequence(
+    std::vector<std::unique_ptr<Normalizer>> parts);
 
 }  // namespace attune

@@ -4,7 +4,7 @@
 #include <pcre2.h>
 
 #include "base/error.h"
-#include "base/text.h"
+#include "text/pattern_syntax.h"
 #include "text/unicode.h"
 
 namespace attune {
@@ -14,116 +14,128 @@ struct Pattern::Code {
   ~Code() { pcre2_code_free(code); }
 };
 
+struct Pattern::Matcher::Data {
+  pcre2_match_data* match = nullptr;
+  ~Data() { pcre2_match_data_free(match); }
+};
+
 Pattern::Pattern() = default;
 Pattern::Pattern(Pattern&&) noexcept = default;
 Pattern& Pattern::operator=(Pattern&&) noexcept = default;
 Pattern::~Pattern() = default;
 
-namespace {
-
-/// Oniguruma, which the patterns are written for, takes \s and \w by the Unicode properties; PCRE2
-/// has its own sets (\s takes in U+180E, \w leaves out marks).
-std::string by_properties(std::string_view pattern) {
-  std::string out;
-  bool in_class = false;
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    const char c = pattern[i];
-    const char next = c == '\\' && i + 1 < pattern.size() ? pattern[i + 1] : '\0';
-    constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
-    if (next == 's' || next == 'S') {
-      out += next == 's' ? "\\p{White_Space}" : "\\P{White_Space}";
-    } else if (next == 'w' || (next == 'W' && !in_class)) {
-      out += in_class ? std::string(kWord) : format("[{}{}]", next == 'W' ? "^" : "", kWord);
-    } else {
-      out += c;
-      if (next != '\0') out += next;
-      if (next == '\0' && c == '[') in_class = true;
-      if (next == '\0' && c == ']') in_class = false;
-    }
-    if (next != '\0') ++i;
-  }
-  return out;
-}
-
-}  // namespace
-
 Pattern Pattern::literal(std::string_view text) {
   Pattern pattern;
   pattern.literal_ = unicode::decode(text);
+  pattern.bytes_ = text;
   return pattern;
 }
 
 Pattern Pattern::from_json(const JsonView& json) {
   if (json.has("String")) return literal(json.at("String").as_string());
-  const std::string text = json.at("Regex").as_string();
-  const std::string code = by_properties(text);
+  return regex(json.at("Regex").as_string(), json.where());
+}
+
+Pattern Pattern::regex(std::string_view text, const std::string& where) {
+  const std::string code = pcre2_pattern(text, where);
   int error = 0;
   PCRE2_SIZE offset = 0;
   Pattern pattern;
   pattern.code_ = std::make_unique<Code>();
-  pattern.code_->code =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(code.data()), code.size(),
-                    PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &offset, nullptr);
+  // Line anchors always match at inner lines in Oniguruma.
+  pattern.code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(code.data()), code.size(),
+                                      PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK | PCRE2_MULTILINE,
+                                      &error, &offset, nullptr);
   if (pattern.code_->code == nullptr) {
     unsigned char message[200];
     pcre2_get_error_message(error, message, sizeof message);
     fail(ErrorCode::Unsupported, "{}: cannot use the regular expression \"{}\": {} at byte {}",
-         json.where(), text, reinterpret_cast<const char*>(message), offset);
+         where, text, reinterpret_cast<const char*>(message), offset);
   }
+  // Without it (no executable memory, say) matching is slower, no more.
+  pcre2_jit_compile(pattern.code_->code, PCRE2_JIT_COMPLETE);
   return pattern;
 }
 
-namespace {
-
-std::vector<Pattern::Range> find_literal(std::u32string_view text, std::u32string_view wanted) {
-  std::vector<Pattern::Range> out;
-  if (wanted.empty()) return out;
-  size_t at = 0;
-  while ((at = text.find(wanted, at)) != std::u32string_view::npos) {
-    out.emplace_back(int32_t(at), int32_t(at + wanted.size()));
-    at += wanted.size();
-  }
+std::vector<Pattern::Range> Pattern::find(std::u32string_view text) const {
+  std::vector<Range> out;
+  Matcher(*this).find(text, out);
   return out;
 }
 
-}  // namespace
+Pattern::Matcher::Matcher(const Pattern& pattern) : pattern_(pattern) {
+  if (!pattern.code_) return;
+  data_ = std::make_unique<Data>();
+  data_->match = pcre2_match_data_create_from_pattern(pattern.code_->code, nullptr);
+  if (data_->match == nullptr) throw std::bad_alloc();
+}
+Pattern::Matcher::~Matcher() = default;
 
-std::vector<Pattern::Range> Pattern::find(std::u32string_view text) const {
-  if (!code_) return find_literal(text, literal_);
-  std::string bytes;
-  std::vector<int32_t> index;  // byte -> code point
-  for (size_t i = 0; i < text.size(); ++i) {
-    unicode::append(bytes, text[i]);
-    index.resize(bytes.size(), int32_t(i));
+bool Pattern::Matcher::next(std::string_view text, size_t at, Range& match) {
+  const pcre2_code* const code = pattern_.code_->code;
+  const PCRE2_SPTR subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+  int found =
+      pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK, data_->match, nullptr);
+  // Machine code has a small stack; the interpreter takes its memory from the heap.
+  if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
+    found = pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                        data_->match, nullptr);
   }
-  index.push_back(int32_t(text.size()));
-  const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
-      pcre2_match_data_create_from_pattern(code_->code, nullptr), pcre2_match_data_free);
-  std::vector<Range> out;
-  size_t at = 0;
-  while (at <= bytes.size()) {
-    const int found = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(bytes.data()),
-                                  bytes.size(), at, PCRE2_NO_UTF_CHECK, data.get(), nullptr);
-    if (found == PCRE2_ERROR_NOMATCH) break;
-    if (found < 0) {
-      fail(ErrorCode::BadInput,
-           "splitting a text of {} characters: the tokenizer's regular expression gave up "
-           "(PCRE2 error {}); shorten the text",
-           text.size(), found);
+  if (found == PCRE2_ERROR_NOMATCH) return false;
+  if (found < 0) {
+    fail(ErrorCode::BadInput,
+         "splitting a text of {} bytes: the tokenizer's regular expression gave up (PCRE2 error "
+         "{}); shorten the text",
+         text.size(), found);
+  }
+  const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data_->match);
+  match = {int32_t(range[0]), int32_t(range[1])};
+  return true;
+}
+
+void Pattern::Matcher::find_bytes(std::string_view text, std::vector<Range>& out) {
+  if (!pattern_.code_) {
+    const std::string& wanted = pattern_.bytes_;
+    if (wanted.empty()) return;
+    for (size_t at = 0; (at = text.find(wanted, at)) != text.npos; at += wanted.size()) {
+      out.emplace_back(int32_t(at), int32_t(at + wanted.size()));
     }
-    const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data.get());
-    const Range match{index[range[0]], index[range[1]]};
+    return;
+  }
+  const size_t before = out.size();
+  Range match;
+  for (size_t at = 0; at <= text.size() && next(text, at, match);) {
+    const bool empty = match.first == match.second;
     // An empty match right after another match does not count.
-    const bool repeated =
-        match.first == match.second && !out.empty() && out.back().second == match.first;
-    if (!repeated) out.push_back(match);
-    at = range[1];
-    if (range[0] == range[1]) {
-      do ++at;
-      while (at < bytes.size() && (bytes[at] & 0xC0) == 0x80);
-    }
+    if (!empty || out.size() == before || out.back().second != match.first) out.push_back(match);
+    at = size_t(match.second);
+    if (!empty) continue;
+    do ++at;
+    while (at < text.size() && (text[at] & 0xC0) == 0x80);
   }
-  return out;
+}
+
+void Pattern::Matcher::find(std::u32string_view text, std::vector<Range>& out) {
+  if (!pattern_.code_) {
+    const std::u32string& wanted = pattern_.literal_;
+    if (wanted.empty()) return;
+    for (size_t at = 0; (at = text.find(wanted, at)) != text.npos; at += wanted.size()) {
+      out.emplace_back(int32_t(at), int32_t(at + wanted.size()));
+    }
+    return;
+  }
+  bytes_.clear();
+  index_.clear();  // byte -> code point
+  for (size_t i = 0; i < text.size(); ++i) {
+    unicode::append(bytes_, text[i]);
+    index_.resize(bytes_.size(), int32_t(i));
+  }
+  index_.push_back(int32_t(text.size()));
+  found_.clear();
+  find_bytes(bytes_, found_);
+  for (const auto& [begin, end] : found_) {
+    out.emplace_back(index_[size_t(begin)], index_[size_t(end)]);
+  }
 }
 
 }  // namespace attune

@@ -1,5 +1,6 @@
 #include "text/post_processor.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -62,30 +63,47 @@ int32_t read_token_id(const JsonView& json) {
 PostProcessor make_roberta(const JsonView& json) {
   const int32_t cls = read_token_id(json.at("cls")), sep = read_token_id(json.at("sep"));
   const Item first{0, 0, {}}, second{1, 0, {}}, open{-1, 0, {cls}}, close{-1, 0, {sep}};
-  return {{open, first, close}, {open, first, close, close, second, close}};
+  PostProcessor out({open, first, close}, {open, first, close, close, second, close});
+  if (json.flag("trim_offsets", true)) out.add_trim(json.flag("add_prefix_space", true));
+  return out;
 }
 
-PostProcessor make_sequence(const JsonView& json) {
-  const std::vector<JsonView> parts = json.at("processors").items();
-  if (parts.size() > 1) {
-    fail(ErrorCode::Unsupported,
-         "{}: a sequence of {} post-processors is not supported; expected one", json.where(),
-         parts.size());
-  }
-  return parts.empty() ? PostProcessor() : make_post_processor(parts[0]);
+PostProcessor make_byte_level_trim(const JsonView& json) {
+  PostProcessor out;
+  if (json.flag("trim_offsets", true)) out.add_trim(json.flag("add_prefix_space", true));
+  return out;
 }
 
-void append(Encoding& out, const TokenSlice& slice, int sequence, int32_t type_id, bool offsets) {
-  const std::ptrdiff_t begin = std::ptrdiff_t(slice.begin), end = std::ptrdiff_t(slice.end);
-  const TokenRun& run = *slice.run;
-  out.ids.insert(out.ids.end(), run.ids.begin() + begin, run.ids.begin() + end);
-  out.word_ids.insert(out.word_ids.end(), run.words.begin() + begin, run.words.begin() + end);
-  if (offsets) {
-    out.offsets.insert(out.offsets.end(), run.offsets.begin() + begin, run.offsets.begin() + end);
+/// Differs: behind a template, ByteLevel leaves the sequences' numbers alone, which the reference
+/// counts anew with every special token as a sequence.
+PostProcessor make_post_sequence(const JsonView& json) {
+  PostProcessor out;
+  std::vector<bool> trims;
+  int templates = 0;
+  for (const JsonView& part : json.at("processors").items()) {
+    const PostProcessor next = make_post_processor(part);
+    trims.insert(trims.end(), next.trims().begin(), next.trims().end());
+    if (part.at("type").as_string() == "ByteLevel") continue;
+    if (++templates > 1) {
+      fail(ErrorCode::Unsupported,
+           "{}: a sequence of several post-processors that put in special tokens is not supported; "
+           "expected one, beside ByteLevel",
+           json.where());
+    }
+    out = next;
   }
-  out.type_ids.insert(out.type_ids.end(), slice.size(), type_id);
-  out.sequence_ids.insert(out.sequence_ids.end(), slice.size(), sequence);
-  out.special_mask.insert(out.special_mask.end(), slice.size(), 0);
+  out.set_trims(std::move(trims));
+  return out;
+}
+
+/// Takes the margins off; `first`: the first token of its sequence.
+void take_margins(std::pair<int32_t, int32_t>& offsets, std::pair<uint32_t, uint32_t> margins,
+                  bool first, bool prefix_space) {
+  int32_t left = int32_t(margins.first);
+  const int32_t right = int32_t(margins.second);
+  if (prefix_space && left == 1 && (first || offsets.first == 0)) left = 0;
+  offsets.first = std::min(offsets.first + left, offsets.second);
+  if (offsets.second >= right) offsets.second = std::max(offsets.second - right, offsets.first);
 }
 
 void append_special(Encoding& out, const Item& item, bool offsets) {
@@ -104,6 +122,26 @@ void append_special(Encoding& out, const Item& item, bool offsets) {
 PostProcessor::PostProcessor() : single_{{0, 0, {}}}, pair_{{0, 0, {}}, {1, 1, {}}} {}
 PostProcessor::PostProcessor(std::vector<Item> single, std::vector<Item> pair)
     : single_(std::move(single)), pair_(std::move(pair)) {}
+
+void PostProcessor::append(Encoding& out, const TokenSlice& slice, const Item& item,
+                           bool offsets) const {
+  const std::ptrdiff_t begin = std::ptrdiff_t(slice.begin), end = std::ptrdiff_t(slice.end);
+  const TokenRun& run = *slice.run;
+  out.ids.insert(out.ids.end(), run.ids.begin() + begin, run.ids.begin() + end);
+  out.word_ids.insert(out.word_ids.end(), run.words.begin() + begin, run.words.begin() + end);
+  if (offsets) {
+    out.offsets.insert(out.offsets.end(), run.offsets.begin() + begin, run.offsets.begin() + end);
+    const size_t first = out.offsets.size() - slice.size();
+    for (const bool prefix_space : trims_) {
+      for (size_t i = 0; i < slice.size(); ++i) {
+        take_margins(out.offsets[first + i], run.margins[slice.begin + i], i == 0, prefix_space);
+      }
+    }
+  }
+  out.type_ids.insert(out.type_ids.end(), slice.size(), item.type_id);
+  out.sequence_ids.insert(out.sequence_ids.end(), slice.size(), item.sequence);
+  out.special_mask.insert(out.special_mask.end(), slice.size(), 0);
+}
 
 int64_t PostProcessor::added(bool pair) const {
   int64_t count = 0;
@@ -125,7 +163,7 @@ Encoding PostProcessor::assemble(const TokenSlice& a, const TokenSlice* b, bool 
     if (item.sequence < 0) {
       if (add_special_tokens) append_special(out, item, offsets);
     } else {
-      append(out, item.sequence == 0 ? a : *b, item.sequence, item.type_id, offsets);
+      append(out, item.sequence == 0 ? a : *b, item, offsets);
     }
   }
   return out;
@@ -159,10 +197,11 @@ PostProcessor make_post_processor(const JsonView& json) {
     return make_bert_post_processor(cls, read_token_id(json.at("sep")));
   }
   if (type == "RobertaProcessing") return make_roberta(json);
-  if (type == "Sequence") return make_sequence(json);
+  if (type == "ByteLevel") return make_byte_level_trim(json);
+  if (type == "Sequence") return make_post_sequence(json);
   fail(ErrorCode::Unsupported,
-       "{}: post-processor type \"{}\" is not supported; supported: TemplateProcessing, "
-       "BertProcessing, RobertaProcessing, Sequence",
+       "{}: post-processor type \"{}\" is not supported; supported: BertProcessing, ByteLevel, "
+       "RobertaProcessing, Sequence, TemplateProcessing",
        json.where(), type);
 }
 

@@ -40,7 +40,7 @@ std::vector<Part> cover_chars(std::u32string_view piece, Match match) {
   return cover(matches, int32_t(piece.size()));
 }
 
-/// Joins neighbours as the behaviour asks; `order` is +1 or -1 for the walking direction.
+/// Joins neighbours as the behaviour asks.
 void join(const std::vector<Part>& parts, Behavior behavior, std::vector<Range>& out) {
   bool previous = false;
   for (const Part& part : parts) {
@@ -93,7 +93,30 @@ Behavior behavior_of(const JsonView& json, Behavior fallback) {
       json.where(), name);
 }
 
-class BertPreTokenizer : public PreTokenizer {
+/// A stage that cuts every range by itself and leaves the text as it is.
+class CuttingPreTokenizer : public PreTokenizer {
+ public:
+  void apply(NormalizedText& text, std::vector<Range>& ranges) const override {
+    std::vector<Range> out, parts;
+    out.reserve(ranges.size() * 2);
+    const std::u32string_view chars = text.chars();
+    for (const Range& range : ranges) {
+      parts.clear();
+      cut(chars.substr(size_t(range.first), size_t(range.second - range.first)), parts);
+      for (const Range& part : parts) {
+        if (part.first == part.second) continue;
+        out.emplace_back(range.first + part.first, range.first + part.second);
+      }
+    }
+    ranges = std::move(out);
+  }
+
+ protected:
+  /// Ranges are relative to the piece.
+  virtual void cut(std::u32string_view piece, std::vector<Range>& parts) const = 0;
+};
+
+class BertPreTokenizer : public CuttingPreTokenizer {
  public:
   bool is_bert() const override { return true; }
 
@@ -112,7 +135,7 @@ class BertPreTokenizer : public PreTokenizer {
   }
 };
 
-class WhitespaceSplit : public PreTokenizer {
+class WhitespaceSplit : public CuttingPreTokenizer {
  protected:
   void cut(std::u32string_view piece, std::vector<Range>& out) const override {
     split(cover_chars(piece, unicode::is_white), Behavior::Removed, out);
@@ -120,7 +143,7 @@ class WhitespaceSplit : public PreTokenizer {
 };
 
 /// \w+|[^\w\s]+
-class Whitespace : public PreTokenizer {
+class Whitespace : public CuttingPreTokenizer {
  protected:
   void cut(std::u32string_view piece, std::vector<Range>& out) const override {
     int previous = 0;  // 0 space, 1 word, 2 other
@@ -139,7 +162,7 @@ class Whitespace : public PreTokenizer {
   }
 };
 
-class Punctuation : public PreTokenizer {
+class Punctuation : public CuttingPreTokenizer {
  public:
   explicit Punctuation(Behavior behavior) : behavior_(behavior) {}
 
@@ -152,7 +175,7 @@ class Punctuation : public PreTokenizer {
   Behavior behavior_;
 };
 
-class Digits : public PreTokenizer {
+class Digits : public CuttingPreTokenizer {
  public:
   explicit Digits(bool individual) : individual_(individual) {}
 
@@ -171,13 +194,32 @@ class Split : public PreTokenizer {
   Split(Pattern pattern, Behavior behavior, bool invert)
       : pattern_(std::move(pattern)), behavior_(behavior), invert_(invert) {}
 
- protected:
-  void cut(std::u32string_view piece, std::vector<Range>& out) const override {
-    std::vector<Part> parts = cover(pattern_.find(piece), int32_t(piece.size()));
-    if (invert_) {
-      for (Part& part : parts) part.match = !part.match;
+  void apply(NormalizedText& text, std::vector<Range>& ranges) const override {
+    Pattern::Matcher matcher(pattern_);
+    std::vector<Range> out, parts, matches;
+    const std::u32string_view chars = text.chars();
+    for (const Range& range : ranges) {
+      const std::u32string_view piece =
+          chars.substr(size_t(range.first), size_t(range.second - range.first));
+      matches.clear();
+      matcher.find(piece, matches);
+      std::vector<Part> covered = cover(matches, int32_t(piece.size()));
+      if (invert_) {
+        for (Part& part : covered) part.match = !part.match;
+      }
+      parts.clear();
+      split(std::move(covered), behavior_, parts);
+      for (const Range& part : parts) {
+        if (part.first == part.second) continue;
+        out.emplace_back(range.first + part.first, range.first + part.second);
+      }
     }
-    split(std::move(parts), behavior_, out);
+    ranges = std::move(out);
+  }
+  ByteStep byte_step(std::vector<const Pattern*>& patterns) const override {
+    if (behavior_ != Behavior::Isolated) return ByteStep::None;
+    patterns.push_back(&pattern_);
+    return ByteStep::Cut;
   }
 
  private:
@@ -191,10 +233,16 @@ class SequencePreTokenizer : public PreTokenizer {
   explicit SequencePreTokenizer(std::vector<std::unique_ptr<PreTokenizer>> parts)
       : parts_(std::move(parts)) {}
 
- protected:
-  void cut(std::u32string_view piece, std::vector<Range>& out) const override {
-    out.emplace_back(0, int32_t(piece.size()));
-    for (const std::unique_ptr<PreTokenizer>& part : parts_) part->apply(piece, out);
+  void apply(NormalizedText& text, std::vector<Range>& ranges) const override {
+    for (const std::unique_ptr<PreTokenizer>& part : parts_) part->apply(text, ranges);
+  }
+  ByteStep byte_step(std::vector<const Pattern*>& patterns) const override {
+    ByteStep step = ByteStep::Cut;
+    for (const std::unique_ptr<PreTokenizer>& part : parts_) {
+      if (step != ByteStep::Cut) return ByteStep::None;
+      step = part->byte_step(patterns);
+    }
+    return step;
   }
 
  private:
@@ -213,20 +261,6 @@ std::unique_ptr<PreTokenizer> make_sequence(const JsonView& json) {
 
 }  // namespace
 
-void PreTokenizer::apply(std::u32string_view text, std::vector<Range>& ranges) const {
-  std::vector<Range> out, parts;
-  out.reserve(ranges.size() * 2);
-  for (const Range& range : ranges) {
-    parts.clear();
-    cut(text.substr(size_t(range.first), size_t(range.second - range.first)), parts);
-    for (const Range& part : parts) {
-      if (part.first == part.second) continue;
-      out.emplace_back(range.first + part.first, range.first + part.second);
-    }
-  }
-  ranges = std::move(out);
-}
-
 std::unique_ptr<PreTokenizer> make_pre_tokenizer(const JsonView& json) {
   if (json.is_null()) return nullptr;
   const std::string type = json.at("type").as_string();
@@ -238,14 +272,23 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const JsonView& json) {
     return std::make_unique<Punctuation>(behavior_of(json, Behavior::Isolated));
   }
   if (type == "Digits") return std::make_unique<Digits>(json.flag("individual_digits", false));
+  if (type == "ByteLevel") {
+    return make_byte_level(json.flag("add_prefix_space", true), json.flag("use_regex", true));
+  }
+  if (type == "Metaspace") return make_metaspace(read_metaspace(json));
+  if (type == "CharDelimiterSplit") {
+    const std::string delimiter = json.at("delimiter").as_string();
+    return std::make_unique<Split>(Pattern::literal(delimiter), Behavior::Removed, false);
+  }
   if (type == "Split") {
     return std::make_unique<Split>(Pattern::from_json(json.at("pattern")),
                                    behavior_of(json, Behavior::Isolated),
                                    json.flag("invert", false));
   }
   fail(ErrorCode::Unsupported,
-       "{}: pre-tokenizer type \"{}\" is not supported; supported: BertPreTokenizer, Whitespace, "
-       "WhitespaceSplit, Punctuation, Digits, Split, Sequence",
+       "{}: pre-tokenizer type \"{}\" is not supported; supported: BertPreTokenizer, ByteLevel, "
+       "CharDelimiterSplit, Digits, Metaspace, Punctuation, Sequence, Split, Whitespace, "
+       "WhitespaceSplit",
        json.where(), type);
 }
 

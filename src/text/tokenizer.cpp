@@ -185,16 +185,8 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
-    const std::unordered_map<int32_t, size_t>::const_iterator found = parts_->added_index.find(id);
-    if (found != parts_->added_index.end()) {
-      const AddedToken& token = parts_->added[found->second];
-      if (skip_special_tokens && token.special) continue;
-      const std::unordered_map<int32_t, std::string>::const_iterator form =
-          parts_->normalized.find(id);
-      tokens.push_back(form != parts_->normalized.end() ? form->second : token.content);
-    } else if (const std::string* token = parts_->model->token(id)) {
-      tokens.push_back(*token);
-    }
+    const std::string* const token = parts_->shown(id, skip_special_tokens);
+    if (token != nullptr) tokens.push_back(*token);
   }
   return parts_->decoder->decode(std::move(tokens));
 }

@@ -21,10 +21,11 @@ struct EncodeOptions {
 /// Const members may be called from several threads at once.
 class Tokenizer {
  public:
-  /// Reads tokenizer.json, or else vocab.txt (by the rules of BertTokenizerFast), with
-  /// tokenizer_config.json and special_tokens_map.json where present. Truncation and padding stored
-  /// in the file are ignored. Throws NotFound when the folder has neither, Corrupt for a damaged
-  /// file, Unsupported for a stage of an unknown type; each names file and field.
+  /// Reads tokenizer.json, or else vocab.txt, vocab.json with merges.txt, spiece.model,
+  /// tokenizer.model or sentencepiece.bpe.model (see docs/formats.md), with tokenizer_config.json
+  /// and special_tokens_map.json where present. Truncation and padding stored in the file are
+  /// ignored. Throws NotFound when the folder has none of them, Corrupt for a damaged file,
+  /// Unsupported for a stage of an unknown type; each names file and field.
   static Tokenizer load(const std::string& dir);
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -60,6 +61,11 @@ class Tokenizer {
   std::optional<int32_t> id(std::string_view token) const;
   /// Largest id + 1, added tokens included.
   int64_t vocab_size() const;
+  /// Special tokens by their role: what tokenizer_config.json names, or else
+  /// special_tokens_map.json, or else tokenizer.json: unk_id is its model's unknown token, the
+  /// others are its special added tokens of usual names ("[PAD]" or "<pad>", "<s>", "</s>",
+  /// "<|endoftext|>", ...). Without tokenizer.json also what the model's class has by itself. Empty
+  /// when there is none: a missing pad_id is never made up.
   std::optional<int32_t> pad_id() const;
   std::optional<int32_t> cls_id() const;
   std::optional<int32_t> sep_id() const;
@@ -75,8 +81,30 @@ class Tokenizer {
   struct Parts;  // tokenizer_parts.h
 
  private:
+  friend class TextStream;
   explicit Tokenizer(std::unique_ptr<const Parts> parts);
   std::unique_ptr<const Parts> parts_;
+};
+
+/// Decodes ids one after another, as a model generates them. Text comes out as soon as no later id
+/// can change it: a character of several tokens, or a run of byte tokens, is held back until it is
+/// whole. All pieces together are Tokenizer::decode of all ids.
+class TextStream {
+ public:
+  /// `tokenizer` must outlive this.
+  explicit TextStream(const Tokenizer& tokenizer, bool skip_special_tokens = true)
+      : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
+  /// The text that `id` completes; may be empty.
+  std::string add(int32_t id);
+  /// The text held back; the stream is empty then.
+  std::string finish();
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool skip_special_tokens_;
+  std::vector<int32_t> ids_;  // those of the last text, then those held back
+  size_t shown_ = 0;          // how many are of the last text
+  std::string last_;          // their text
 };
 
 }  // namespace attune

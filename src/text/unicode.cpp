@@ -3,6 +3,7 @@
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>
+#include <unicode/unorm2.h>
 
 #include <cstring>
 #include <iterator>
@@ -55,10 +56,6 @@ const icu::Normalizer2& normalizer(bool compatible) {
 constexpr uint32_t kHangulS = 0xAC00, kHangulL = 0x1100, kHangulV = 0x1161, kHangulT = 0x11A7;
 
 }  // namespace
-
-bool is_white(char32_t c) {
-  return u_hasBinaryProperty(UChar32(c), UCHAR_WHITE_SPACE);
-}
 
 bool is_other(char32_t c) {
   const int8_t type = u_charType(UChar32(c));
@@ -158,6 +155,18 @@ char32_t compose(char32_t a, char32_t b) {
   return c >= 0 && known(char32_t(c), kNormalization) ? char32_t(c) : 0;
 }
 
+bool is_inert(char32_t c, NormalizedText::Form form) {
+  using Form = NormalizedText::Form;
+  if (c < 0x80) return true;
+  if (form == Form::Nfc && c < 0x300) return true;
+  const UProperty property = form == Form::Nfc    ? UCHAR_NFC_QUICK_CHECK
+                             : form == Form::Nfkc ? UCHAR_NFKC_QUICK_CHECK
+                             : form == Form::Nfd  ? UCHAR_NFD_QUICK_CHECK
+                                                  : UCHAR_NFKD_QUICK_CHECK;
+  return u_getIntPropertyValue(UChar32(c), property) == UNORM_YES &&
+         u_getCombiningClass(UChar32(c)) == 0;
+}
+
 std::u32string decode(std::string_view utf8) {
   std::u32string out;
   out.reserve(utf8.size());
@@ -177,6 +186,25 @@ std::string encode(std::u32string_view chars) {
   out.reserve(chars.size());
   for (const char32_t c : chars) append(out, c);
   return out;
+}
+
+void append_lossy(std::string& out, std::string_view bytes) {
+  for (size_t at = 0; at < bytes.size();) {
+    const uint8_t lead = uint8_t(bytes[at]);
+    const size_t begin = at++;
+    size_t more = lead >= 0xC2 && lead < 0xE0 ? 1 : lead >= 0xE0 && lead < 0xF0 ? 2 : 0;
+    if (lead >= 0xF0 && lead < 0xF5) more = 3;
+    // The second byte has a narrower range behind some first ones.
+    uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+    uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+    bool whole = lead < 0x80 || more > 0;
+    for (; more > 0 && whole; --more) {
+      whole = at < bytes.size() && uint8_t(bytes[at]) >= low && uint8_t(bytes[at]) <= high;
+      if (whole) ++at;
+      low = 0x80, high = 0xBF;
+    }
+    out += whole ? bytes.substr(begin, at - begin) : std::string_view("\uFFFD");
+  }
 }
 
 bool is_ascii(std::string_view text) {

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "text/normalized.h"
+
 namespace attune::unicode {
 
 /// Character properties with the Unicode versions that the `tokenizers` package uses: its
@@ -12,7 +14,12 @@ namespace attune::unicode {
 /// and regular expressions those of Unicode 17. ICU gives the rest; the few code points whose
 /// property changed between are listed in unicode.cpp.
 
-bool is_white(char32_t c);  // White_Space
+/// White_Space, which is the same in all versions.
+inline bool is_white(char32_t c) {
+  if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13);
+  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
 bool is_other(
     char32_t c);  // control, format, private use (Unicode 8); unassigned ones do not count
 bool is_punctuation(char32_t c);  // category P (Unicode 8) or ASCII punctuation
@@ -34,6 +41,9 @@ Lower to_lower(char32_t c);
 void decompose(char32_t c, bool compatible, std::vector<char32_t>& out);
 /// The primary composite of a pair; 0 when there is none.
 char32_t compose(char32_t a, char32_t b);
+
+/// True only when the character, among others of that kind, stays as it is under the form.
+bool is_inert(char32_t c, NormalizedText::Form form);
 
 /// Reads one code point of valid UTF-8 and moves `at` past it.
 inline char32_t next(const char*& at) {
@@ -63,6 +73,10 @@ inline int encode(char32_t c, char* out) {
 std::u32string decode(std::string_view utf8);
 void append(std::string& out, char32_t c);
 std::string encode(std::u32string_view chars);
+
+/// Appends bytes that need not be UTF-8: U+FFFD stands for every part that is not, as long as a
+/// valid sequence could begin that way (the Unicode standard's "maximal subpart").
+void append_lossy(std::string& out, std::string_view bytes);
 
 /// True when no byte has its high bit set.
 bool is_ascii(std::string_view text);

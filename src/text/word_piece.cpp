@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "text/model.h"
-#include "text/piece_table.h"
+#include "text/vocabulary_table.h"
 
 namespace attune {
 namespace {
@@ -16,11 +16,8 @@ class WordPiece : public Model {
     const int32_t found = pieces_.find(piece);
     return found < 0 ? std::nullopt : std::optional<int32_t>(found);
   }
-  const std::string* token(int32_t id) const override {
-    if (id < 0 || id >= id_bound() || !used_[size_t(id)]) return nullptr;
-    return &tokens_[size_t(id)];
-  }
-  int64_t id_bound() const override { return int64_t(tokens_.size()); }
+  const std::string* token(int32_t id) const override { return pieces_.token(id); }
+  int64_t id_bound() const override { return pieces_.bound(); }
   const std::string& unknown_token() const override { return options_.unknown_token; }
 
  private:
@@ -33,53 +30,39 @@ class WordPiece : public Model {
   bool longest(std::string_view word, size_t begin, Piece& out) const;
 
   WordPieceOptions options_;
-  PieceTable pieces_;         // whole vocabulary
   PieceTable continuations_;  // pieces with the prefix, without it
-  std::vector<std::string> tokens_;
-  std::vector<bool> used_;
+  VocabularyTable pieces_;
   int32_t unknown_ = 0;
 };
 
 constexpr size_t kHashes = 256;  // prefixes hashed ahead
 
+/// Before the pieces move into their table.
+PieceTable continuations(const Vocabulary& vocabulary, std::string_view prefix) {
+  PieceTable out(vocabulary.size() / 4);
+  for (const auto& [piece, id] : vocabulary) {
+    if (id >= 0 && piece.size() > prefix.size() && piece.starts_with(prefix)) {
+      out.add(std::string_view(piece).substr(prefix.size()), id);
+    }
+  }
+  return out;
+}
+
 WordPiece::WordPiece(const WordPieceOptions& options, Vocabulary vocabulary,
                      const std::string& where)
-    : options_(options), pieces_(vocabulary.size()), continuations_(vocabulary.size() / 4) {
-  const int64_t limit = int64_t(vocabulary.size()) * 10 + 1'000'000;
-  for (std::pair<std::string, int32_t>& entry : vocabulary) {
-    auto& [piece, id] = entry;
-    if (id < 0 || id >= limit) {
-      fail(ErrorCode::Corrupt, "{}: piece \"{}\" has id {}; expected 0 to {}", where, piece, id,
-           limit - 1);
-    }
-    if (size_t(id) >= tokens_.size()) {
-      tokens_.resize(size_t(id) + 1);
-      used_.resize(size_t(id) + 1);
-    }
-    if (used_[size_t(id)]) {
-      fail(ErrorCode::Corrupt, "{}: \"{}\" and \"{}\" share id {}; ids must differ", where,
-           tokens_[size_t(id)], piece, id);
-    }
-    if (!pieces_.add(piece, id)) {
-      fail(ErrorCode::Corrupt, "{}: piece \"{}\" is listed twice", where, piece);
-    }
-    const std::string_view prefix = options_.prefix;
-    if (piece.size() > prefix.size() && std::string_view(piece).starts_with(prefix)) {
-      continuations_.add(std::string_view(piece).substr(prefix.size()), id);
-    }
-    used_[size_t(id)] = true;
-    tokens_[size_t(id)] = std::move(piece);
-  }
+    : options_(options),
+      continuations_(continuations(vocabulary, options.prefix)),
+      pieces_(std::move(vocabulary), where) {
   unknown_ = pieces_.find(options_.unknown_token);
   if (unknown_ < 0) {
     fail(ErrorCode::Corrupt,
          "{}: the unknown token \"{}\" is not in the vocabulary of {} pieces; correct unk_token",
-         where, options_.unknown_token, vocabulary.size());
+         where, options_.unknown_token, pieces_.size());
   }
 }
 
 bool WordPiece::longest(std::string_view word, size_t begin, Piece& out) const {
-  const PieceTable& table = begin == 0 ? pieces_ : continuations_;
+  const PieceTable& table = begin == 0 ? pieces_.ids() : continuations_;
   const size_t limit = std::min(word.size() - begin, table.longest());
   std::array<uint32_t, kHashes + 1> hashes;
   const size_t hashed = std::min(limit, kHashes);

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Reference values for the tokenizer, made with the `tokenizers` package.
+"""Reference values for the tokenizers, made with the `tokenizers` package.
 
     tokenizer_compare.py --tokenizer DIR --out DIR [--count 20000] [--seed 1] [--variants uncased,cased]
+    tokenizer_kinds.py --data DIR --out DIR [--count 20000] [--kinds gpt2,llama2]
     ATTUNE_TOKENIZER_COMPARE=OUT test_text --gtest_filter='TokenizerCompare.*'
 
-DIR holds a WordPiece tokenizer.json. For every variant, OUT/<variant>/ gets a tokenizer.json and a
-reference.jsonl with `count` texts; the test reads every such folder.
+The first: DIR holds a WordPiece tokenizer.json; for every variant, OUT/<variant>/ gets a tokenizer.json and a
+reference.jsonl with `count` texts. The second does so for BPE and Unigram. The test reads every such folder.
 
     tokenizer_compare.py --small OUT
 
@@ -65,7 +66,7 @@ def a_word(rng, pieces, names):
     return "".join(a_char(rng, block) for _ in range(length))
 
 
-def a_text(rng, pieces, longest=14):
+def a_text(rng, pieces, longest=14, specials=SPECIALS):
     names = rng.sample(sorted(BLOCKS), rng.randint(1, 3))
     out = []
     for _ in range(rng.randint(1, longest)):
@@ -76,7 +77,7 @@ def a_text(rng, pieces, longest=14):
         elif roll < 0.75:
             out.append(rng.choice([", ", ". ", "-", "'", "!?", "…", "  ", "\t", "\u00a0", "\u3000", "(", "“"]))
         elif roll < 0.8:
-            out.append(rng.choice(SPECIALS))
+            out.append(rng.choice(specials))
     return "".join(out)
 
 
@@ -86,10 +87,10 @@ def entry(e):
             "offsets": [x for o in e.offsets for x in o], "special": e.special_tokens_mask}
 
 
-def case(rng, t, pieces, text, small):
+def case(rng, t, pieces, text, small, specials=SPECIALS):
     kind = rng.choice(["text"] * 6 + ["pair", "words", "truncate", "truncate_pair", "windows", "windows_pair"])
     row = {"kind": kind, "text": text, "special_tokens": rng.random() < 0.85}
-    other = a_text(rng, pieces, 2 if small else 6)
+    other = a_text(rng, pieces, 2 if small else 6, specials)
     if "pair" in kind:
         row["pair"] = other
     t.no_truncation()
@@ -119,7 +120,7 @@ def case(rng, t, pieces, text, small):
                 set(x["sequence_ids"]) - set(row["encodings"][0]["sequence_ids"]) for x in row["encodings"]):
             raise ValueError("a sequence without room: the reference returns one over-long window, Attune refuses")
         if len(row["encodings"]) > (4 if small else 50):
-            return case(rng, t, pieces, text, small)
+            return case(rng, t, pieces, text, small, specials)
         row["decoded"] = t.decode(e.ids, skip_special_tokens=True)
         row["decoded_all"] = t.decode(e.ids, skip_special_tokens=False)
     except BaseException as error:  # a Rust panic is no Exception

@@ -67,13 +67,33 @@ json as_json(const std::vector<Encoding>& encodings) {
   return out;
 }
 
+/// Decoding of arbitrary ids, and of the same ids one after another.
+void compare_decoding(const Tokenizer& tokenizer, const json& row) {
+  const std::vector<int32_t> ids = row["ids"].get<std::vector<int32_t>>();
+  EXPECT_EQ(tokenizer.decode(ids), row["ids_decoded"]) << row;
+  TextStream stream(tokenizer);
+  std::string text;
+  for (const int32_t id : ids) text += stream.add(id);
+  EXPECT_EQ(text + stream.finish(), row["ids_decoded"]) << row;
+}
+
+std::vector<std::string> tokens(const Tokenizer& tokenizer, const Encoding& encoding) {
+  std::vector<std::string> out;
+  for (const int32_t id : encoding.ids) out.push_back(tokenizer.token(id));
+  return out;
+}
+
 void compare(const Tokenizer& tokenizer, const json& row) {
+  if (row.contains("ids")) compare_decoding(tokenizer, row);
   if (row.contains("error")) {
     EXPECT_THROW(encode(tokenizer, row), Error) << row;
     return;
   }
   const std::vector<Encoding> found = encode(tokenizer, row);
   EXPECT_EQ(as_json(found), row["encodings"]) << row;
+  if (row.contains("tokens")) {
+    EXPECT_EQ(json(tokens(tokenizer, found[0])), row["tokens"]) << row;
+  }
   EXPECT_EQ(tokenizer.decode(found[0].ids), row["decoded"]) << row;
   EXPECT_EQ(tokenizer.decode(found[0].ids, false), row["decoded_all"]) << row;
 }
@@ -92,6 +112,13 @@ int compare_all(const std::filesystem::path& folder) {
 
 TEST(TokenizerCompare, SmallFixtureEqualsReference) {
   EXPECT_EQ(compare_all(std::filesystem::path(ATTUNE_TEST_DATA) / "tokenizer_small"), 400);
+}
+
+TEST(TokenizerCompare, SmallFixturesOfEveryKindEqualReference) {
+  for (const char* kind : {"gpt2", "llama3", "llama2", "t5", "xlmr", "files_llama", "files_t5"}) {
+    SCOPED_TRACE(kind);
+    EXPECT_EQ(compare_all(std::filesystem::path(ATTUNE_TEST_DATA) / "tokenizers" / kind), 90);
+  }
 }
 
 TEST(TokenizerCompare, FolderOfEnvironmentEqualsReference) {
