@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/schema.h"
 
 namespace attune {
 
@@ -73,7 +74,13 @@ class CommandParser {
     app_->footer("Examples:\n  " + join(spec.examples, "\n  "));
   }
 
-  std::string help() const { return app_->help("attune"); }
+  std::string help() const {
+    std::string text = app_->help("attune");
+    // What a command lists is part of its help.
+    const bool lists = spec_.positionals.size() == 1 && spec_.positionals.front().name == "NAME";
+    if (lists) text += format("\nNames: {}\n", join(schema_names(spec_.name), ", "));
+    return text;
+  }
 
   /// What is wrong beyond the values' kinds: unknown flags, too many or missing arguments. "" when
   /// nothing is.
@@ -212,6 +219,10 @@ ParsedCommand parse_with(const CommandSpec& spec, std::vector<std::string> argum
 
 ParsedCommand parse_command_line(const std::vector<std::string>& arguments) {
   if (arguments.empty()) return refused("attune", "a command is missing; see attune --help");
+  for (size_t i = 0; i < arguments.size(); ++i)
+    if (const std::optional<size_t> bad = invalid_utf8(arguments[i]))
+      return refused("attune",
+                     format("argument {} is not valid UTF-8 (at its byte {})", i + 1, *bad));
   const std::string& name = arguments.front();
   if (name == "--help" || name == "-h" || name == "help") return printed(program_help());
   if (name == "--version") return printed(format("attune {}\n", program_version()));

@@ -14,16 +14,11 @@ int run_predict(const Json& args);
 int run_forward(const Json& args);
 int run_tokenize(const Json& args);
 int run_init(const Json& args);
+int run_compare(const Json& args);
 int run_check(const Json& args);
 int run_inspect(const Json& args);
 int run_merge(const Json& args);
 int run_export(const Json& args);
-int run_methods(const Json& args);
-int run_archs(const Json& args);
-int run_tasks(const Json& args);
-int run_objectives(const Json& args);
-int run_policies(const Json& args);
-int run_metrics(const Json& args);
 int run_doctor(const Json& args);
 
 }  // namespace attune

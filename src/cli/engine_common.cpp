@@ -1,6 +1,8 @@
 #include "cli/engine_common.h"
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 
 #include "base/error.h"
@@ -89,11 +91,34 @@ std::unique_ptr<Progress> progress_of(const Json& args) {
   return std::make_unique<Progress>(stderr, Progress::mode_for(stderr, flag_arg(args, "quiet")));
 }
 
+namespace {
+
+void print(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
+    fail(ErrorCode::Io, "writing to standard output failed: {}", std::strerror(errno));
+}
+
+void flush() {
+  if (std::fflush(stdout) != 0)
+    fail(ErrorCode::Io, "writing to standard output failed: {}", std::strerror(errno));
+}
+
+}  // namespace
+
 void answer(const Json& args, const Json& object, const std::string& text) {
-  const std::string out = flag_arg(args, "json") ? object.dump() : text;
-  if (std::fwrite(out.data(), 1, out.size(), stdout) != out.size() ||
-      std::fputc('\n', stdout) == EOF || std::fflush(stdout) != 0)
-    fail(ErrorCode::Io, "writing the answer to standard output failed");
+  print((flag_arg(args, "json") ? object.dump() : text) + "\n");
+  flush();
+}
+
+void ResultStream::add(const Json& result) {
+  if (json_) print(count_ == 0 ? "{\"results\":[" : ",");
+  print(result.dump() + (json_ ? "" : "\n"));
+  ++count_;
+}
+
+void ResultStream::finish() {
+  if (json_) print(count_ == 0 ? "{\"results\":[]}\n" : "]}\n");
+  flush();
 }
 
 }  // namespace attune

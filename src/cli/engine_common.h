@@ -29,6 +29,20 @@ std::string needed_arg(const Json& args, const char* name, const char* flag);
 std::string output_directory(const Json& args);
 /// Prints to standard output: the object with --json, else the text.
 void answer(const Json& args, const Json& object, const std::string& text);
+/// Results one after another on standard output, so that any number of them needs no memory: a line
+/// of JSON each, or with --json one object {"results": [...]}. Its last characters come from
+/// finish(): output that an error cuts short is not JSON, so nobody takes it for the whole.
+class ResultStream {
+ public:
+  explicit ResultStream(const Json& args) : json_(flag_arg(args, "json")) {}
+  /// Errors: Io when standard output takes no more.
+  void add(const Json& result);
+  void finish();
+
+ private:
+  bool json_;
+  int64_t count_ = 0;
+};
 /// {"text": "description"} from "text=description,label=section".
 std::map<std::string, std::string> columns_of(const std::string& text);
 

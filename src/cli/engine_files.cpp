@@ -161,11 +161,29 @@ int run_merge(const Json& args) {
   return 0;
 }
 
+namespace {
+
+bool newer_names(const Json& args) {
+  const std::string names = text_arg(args, "hf_names", "classic");
+  if (names != "classic" && names != "v5")
+    fail(ErrorCode::BadInput, "--hf-names {}: expected classic or v5", names);
+  return names == "v5";
+}
+
+/// Where a directory inside `fresh` is once `output` has taken its place.
+std::string moved(const std::string& directory, const std::string& fresh,
+                  const std::string& output) {
+  return output + directory.substr(fresh.size());
+}
+
+}  // namespace
+
 int run_export(const Json& args) {
   const std::string to = needed_arg(args, "to", "--to peft|hf");
   if (to == "hf") return run_merge(args);
   if (to != "peft")
     fail(ErrorCode::Unsupported, "export --to {}: this build writes peft and hf", to);
+  const bool newer = newer_names(args);
   const std::string output = output_directory(args);
   const std::unique_ptr<Target> target = target_to_write(args);
   const std::string fresh = output + ".tmp";
@@ -177,12 +195,21 @@ int run_export(const Json& args) {
     fail(ErrorCode::BadInput, "{} holds no adapter to export", text_arg(args, "target"));
   const PeftExport result =
       export_peft(*target->adaptation, target->model(), set, target->base_directory,
-                  target->card.task, like_transformers(*target), fresh);
-  const double error = verified(*target, plain_request(target->base_directory, {fresh}), fresh);
+                  target->card.task, like_transformers(*target), fresh, newer);
+  const double error =
+      verified(*target, plain_request(target->base_directory, result.directories), fresh);
   replace_directory(fresh, output);
-  std::string text = format("PEFT adapter in {} (read back: outputs within {:.1g})", output, error);
+  Json directories = Json::array();
+  for (const std::string& directory : result.directories)
+    directories.push_back(moved(directory, fresh, output));
+  std::string text = format("PEFT adapter in {} (read back: outputs within {:.1g})",
+                            join(directories.get<std::vector<std::string>>(), ", "), error);
   for (const std::string& note : result.notes) text += "\nnote: " + note;
-  answer(args, Json{{"output", output}, {"largest_difference", error}, {"notes", result.notes}},
+  answer(args,
+         Json{{"output", output},
+              {"directories", directories},
+              {"largest_difference", error},
+              {"notes", result.notes}},
          text);
   return 0;
 }

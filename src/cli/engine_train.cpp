@@ -59,6 +59,12 @@ int run_train(const Json& args) {
 }
 
 int run_resume(const Json& args) {
+  if (args.contains("seed") && args["seed"].is_number())
+    fail(ErrorCode::BadInput,
+         "--seed {}: a run goes on with the seed it began with, or it would not end as it would "
+         "have without the stop; for another seed start another run: attune train {}/recipe.yaml "
+         "--seed {} --output DIR",
+         args["seed"].dump(), text_arg(args, "run"), args["seed"].dump());
   Json result;
   const std::unique_ptr<Progress> progress = progress_of(args);
   const int status = resume_run(text_arg(args, "run"),
@@ -79,23 +85,23 @@ int run_check(const Json& args) {
     longest = std::max(longest, length + example.dropped);
     cut += example.dropped > 0 ? 1 : 0;
   }
-  for (int64_t i = 0; i < session.eval_view().size(); ++i)
-    session.task().encode(session.eval_view().at(i), true);
+  session.check_rows();
+  Json rows{{"train", session.train_view().size()}, {"eval", session.eval_view().size()}};
+  for (const NamedView& set : session.eval_on()) rows["eval_on"][set.name] = set.view.size();
   Json labels = Json::object();
   const std::vector<int64_t> counts = session.task().label_counts();
   for (size_t i = 0; i < counts.size(); ++i) labels[session.task().labels()[i]] = counts[i];
   const Cost cost = session.adaptation().cost();
-  const Json object{
-      {"ok", true},
-      {"rows", Json{{"train", session.train_view().size()}, {"eval", session.eval_view().size()}}},
-      {"labels", labels},
-      {"tokens", Json{{"mean", static_cast<double>(tokens) /
-                                   static_cast<double>(std::max<int64_t>(1, sample))},
-                      {"longest", longest},
-                      {"rows_cut", cut},
-                      {"rows_read", sample}}},
-      {"trained", Json{{"parameters", cost.trainable}, {"head", cost.head}}},
-      {"lr", session.recipe().lr}};
+  const Json object{{"ok", true},
+                    {"rows", rows},
+                    {"labels", labels},
+                    {"tokens", Json{{"mean", static_cast<double>(tokens) /
+                                                 static_cast<double>(std::max<int64_t>(1, sample))},
+                                    {"longest", longest},
+                                    {"rows_cut", cut},
+                                    {"rows_read", sample}}},
+                    {"trained", Json{{"parameters", cost.trainable}, {"head", cost.head}}},
+                    {"lr", session.recipe().lr}};
   std::string text = join(session.summary(), "\n");
   text += format(
       "\nlengths    {:.1f} tokens on average, the longest {}; {} of {} rows read are cut by "

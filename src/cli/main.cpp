@@ -5,11 +5,13 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/schema.h"
 
 namespace {
 
@@ -57,6 +59,11 @@ int run(int count, char** values) {
       return command.status;
     case attune::ParsedCommand::Kind::Run:
       break;
+  }
+  if (const std::optional<attune::Answer> answer = attune::schema_answer(command.request)) {
+    std::fputs(answer->out.c_str(), stdout);
+    std::fputs(answer->err.c_str(), stderr);
+    return answer->status;
   }
   std::string problem;
   const RunFunction attune_run = load_engine(problem);

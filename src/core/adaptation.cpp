@@ -273,10 +273,20 @@ void Adaptation::restore(const std::string& set, const Json& manifest,
          targets.begin()->first);
 }
 
+namespace {
+
+/// The numbers of a tensor that train.
+int64_t trained_numbers(const Param& param) {
+  if (!param.mask.defined()) return param.value.numel();
+  return param.mask.to(at::kBool).expand_as(param.value).sum().item<int64_t>();
+}
+
+}  // namespace
+
 Cost Adaptation::cost() const {
   Cost cost;
   for (const Param& param : trainable())
-    (param.head ? cost.head : cost.trainable) += param.value.numel();
+    (param.head ? cost.head : cost.trainable) += trained_numbers(param);
   for (const AdapterSet& set : state_->sets)
     for (const std::pair<std::string, Tensor>& entry : tensors(set.name))
       cost.stored_bytes += entry.second.numel() * static_cast<int64_t>(entry.second.element_size());

@@ -30,6 +30,9 @@ struct Param {
   bool frozen = false;  // a policy holds it back for now: no gradient, no update
 };
 
+/// What an adaptation adds to the bare frozen model. Counts are exact; FLOPs and saved bytes come
+/// from the plan and the shape of a batch: data verbs and trained tensors by their formulas,
+/// functions by two multiply-adds a row and parameter they own at their site.
 struct Cost {
   int64_t trainable = 0, head = 0, stored_bytes = 0, forward_flops = 0, backward_flops = 0,
           saved_bytes = 0;
@@ -90,6 +93,8 @@ class Adaptation {
                const std::vector<std::pair<std::string, Tensor>>& tensors,
                const std::string& where);
   Cost cost() const;
+  /// The same with FLOPs and bytes kept for the backward pass, for a batch of this shape.
+  Cost cost(const Batch& shape) const;
 
  private:
   struct State;

@@ -25,7 +25,10 @@ Tensor normal_tensor(uint64_t key, const std::vector<int64_t>& shape, double dev
 }
 
 Recorder::Recorder(Model& model, Thawed& thawed, std::string method, uint64_t seed)
-    : model_(model), thawed_(thawed), method_(std::move(method)), seed_(seed) {}
+    : model_(model), thawed_(thawed), method_(std::move(method)), seed_(seed) {
+  for (const Site& site : model.sites())
+    if (site.copy_of < 0) sites_.push_back(site);
+}
 
 Recorder::~Recorder() = default;
 

@@ -34,7 +34,7 @@ class Recorder final : public Attachment {
   Recorder& operator=(const Recorder&) = delete;
 
   std::vector<Site> sites(std::string_view glob) const override;
-  const std::vector<Site>& all_sites() const override { return model_.sites(); }
+  const std::vector<Site>& all_sites() const override { return sites_; }
   Tensor weight(const Site& site) const override;
   Tensor bias(const Site& site) const override;
   bool fresh(const Site& site) const override;
@@ -66,6 +66,7 @@ class Recorder final : public Attachment {
   void own(Owned owned);
 
   Model& model_;
+  std::vector<Site> sites_;  // without copies in mixtures
   Thawed& thawed_;
   std::string method_;
   uint64_t seed_;

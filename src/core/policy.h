@@ -30,7 +30,8 @@ class TrainingPolicy {
  public:
   virtual ~TrainingPolicy() = default;
   virtual void begin(TrainState&) {}
-  virtual void before_step(TrainState&) {}  // choose what trains, and its rate
+  /// Chooses what trains, and its rate. Param::frozen is false before the first policy.
+  virtual void before_step(TrainState&) {}
   virtual Loss around(TrainState&, const Batch& batch, const LossFn& next) { return next(batch); }
   virtual void after_backward(TrainState&) {}            // gradients exist: mask, project, measure
   virtual void after_step(TrainState&) {}                // values changed: restore, re-mask

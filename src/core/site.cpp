@@ -41,10 +41,26 @@ const Site* find_site(const std::vector<Site>& sites, std::string_view name) {
   return nullptr;
 }
 
+namespace {
+
+/// Does the pattern speak of a mixture's copies ("*.ffn.e*.up")?
+bool names_copies(std::string_view glob) {
+  for (size_t at = glob.find(".e"); at != std::string_view::npos; at = glob.find(".e", at + 1)) {
+    const size_t next = at + 2;
+    if (next < glob.size() && std::string_view("0123456789*?[").find(glob[next]) != glob.npos)
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 std::vector<Site> select_sites(const std::vector<Site>& sites, std::string_view glob) {
   std::vector<Site> result;
+  const bool copies = names_copies(glob);
   for (const Site& site : sites)
-    if (!site.hidden && glob_match(glob, site.name)) result.push_back(site);
+    if (!site.hidden && (copies || site.copy_of < 0) && glob_match(glob, site.name))
+      result.push_back(site);
   if (!result.empty()) return result;
   std::vector<std::string> names;
   for (const Site& site : sites) names.push_back(site.name);

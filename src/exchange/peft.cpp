@@ -21,11 +21,12 @@ int64_t saved_labels(const std::string& directory) {
   const std::string path = directory + "/adapter_model.safetensors";
   if (!file_exists(path)) return 0;
   const SafetensorsFile file(path);
-  for (const char* name : {"classifier.weight", "score.weight", "classifier.modules_to_save.weight",
-                           "score.modules_to_save.weight"}) {
-    const std::string key = std::string("base_model.model.") + name;
-    if (file.has(key) && file.info(key).shape.size() == 2) return file.info(key).shape[0];
-  }
+  for (const char* leading : {"base_model.model.", "base_model."})  // the latter: prompts
+    for (const char* name : {"classifier", "score"})
+      for (const char* trailing : {".weight", ".modules_to_save.weight"}) {
+        const std::string key = std::string(leading) + name + trailing;
+        if (file.has(key) && file.info(key).shape.size() == 2) return file.info(key).shape[0];
+      }
   return 0;
 }
 
@@ -49,7 +50,7 @@ PeftCard read_peft_card(const std::string& directory) {
   card.task_type = text_field(card.config, "task_type", path);
   if (card.task_type == "SEQ_CLS") {
     card.head.kind = HeadKind::Sequence;
-    card.head.pool = "pooler";
+    card.head.pool = "own";
   }
   if (card.task_type == "TOKEN_CLS") card.head.kind = HeadKind::Token;
   if (card.task_type == "QUESTION_ANS") card.head.kind = HeadKind::Span;

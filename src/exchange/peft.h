@@ -22,25 +22,31 @@ struct PeftCard {
 /// Errors: NotFound, Corrupt.
 PeftCard read_peft_card(const std::string& directory);
 
-/// Attaches a LORA adapter of PEFT to `set`: low-rank updates as `lora`, modules_to_save as `full`,
-/// biases as `bias`. Module names are matched with and without the base model's prefix ("bert.").
-/// Errors: Unsupported, naming the peft_type, the field or the tensor that is not understood;
-/// Corrupt when config and tensors disagree; BadInput when this model lacks a module that the
-/// adapter changes. On an error nothing is attached.
+/// Attaches an adapter of PEFT to `set`: what its type changes as the method of ours that computes
+/// it (exchange/peft_types.def), modules_to_save as `full`, biases as `bias`. Module names are
+/// matched in the spelling of old and new releases of transformers, with and without the base
+/// model's prefix ("bert."). Errors: Unsupported, naming the peft_type, the field or the tensor
+/// that is not understood; Corrupt when config and tensors disagree; BadInput when this model lacks
+/// a module that the adapter changes. On an error nothing is attached.
 void load_peft(Adaptation& adaptation, Model& model, const std::string& set,
                const std::string& directory);
 
 struct PeftExport {
-  std::vector<std::string> notes;  // what PEFT will and will not understand, a line each
+  std::vector<std::string> directories;  // what was written, in the order in which they apply
+  std::vector<std::string> notes;        // what PEFT will and will not understand, a line each
 };
 /// Writes adapter_config.json, adapter_model.safetensors and README.md for PEFT (checked with
-/// 0.21). Two updates of one projection become one of the summed rank; an update of a module that
-/// is saved whole is added into it. task: "classify", "pair", "regress" ..., "tag", "qa"; "": the
-/// head that the base's config.json names, else none. With `head_is_transformers_like` false (mean
-/// pooling), the head is left out and the adapter is one of the bare model. Errors: Unsupported,
+/// 0.21): into `directory`, or, where the set holds methods of several types, into one directory a
+/// type inside ("1-lora", "2-ia3"), which apply one after another. Two low-rank updates of one
+/// projection become one of the summed rank; what changes a module that is saved whole is added
+/// into it. task: "classify", "pair", "regress" ..., "tag", "qa", "lm"; "": the head that the
+/// base's config.json names, else none. With `head_is_transformers_like` false (mean pooling), the
+/// head is left out and the adapter is one of the bare model. `newer_names`: module names as
+/// transformers has them from 2026 on, where the two spellings differ (ViT). Errors: Unsupported,
 /// naming method and reason, for what PEFT cannot express; Io.
 PeftExport export_peft(const Adaptation& adaptation, const Model& model, const std::string& set,
                        const std::string& base_model, const std::string& task,
-                       bool head_is_transformers_like, const std::string& directory);
+                       bool head_is_transformers_like, const std::string& directory,
+                       bool newer_names = false);
 
 }  // namespace attune

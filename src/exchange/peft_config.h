@@ -7,31 +7,63 @@
 
 namespace attune {
 
-/// adapter_config.json of a LORA adapter, checked: everything that is not here has no effect on the
-/// computation.
-struct LoraConfig {
-  std::string path;  // of the file, for messages
-  std::string task_type;
-  int64_t rank = 8;
-  double alpha = 8, dropout = 0;
-  bool rslora = false;
-  std::string bias = "none";                   // none | all | lora_only
-  bool all_linear = false;                     // target_modules: "all-linear"
-  std::string target_regex, exclude_regex;     // when the field is one expression
-  std::vector<std::string> targets, excludes;  // when it is a list
-  std::vector<std::string> saved;              // modules_to_save
-  std::vector<int64_t> layers;                 // layers_to_transform; empty: all
-  std::vector<std::string> layer_patterns;
-  std::vector<std::pair<std::string, int64_t>> rank_pattern;
-  std::vector<std::pair<std::string, double>> alpha_pattern;
+/// adapter_config.json, read field by field. Errors: Corrupt, naming the file, the field and its
+/// value, for a value that PEFT does not write there.
+class PeftConfig {
+ public:
+  PeftConfig(Json json, std::string path) : json_(std::move(json)), path_(std::move(path)) {}
+  const std::string& path() const { return path_; }
+  const Json& json() const { return json_; }
 
-  /// Does PEFT put an update on the module of this name?
-  bool targets_module(const std::string& module) const;
-  int64_t rank_of(const std::string& module) const;
-  double alpha_of(const std::string& module) const;
+  /// There, and not null.
+  bool given(const char* field) const;
+  bool flag(const char* field, bool fallback) const;
+  int64_t integer(const char* field, int64_t fallback) const;
+  int64_t positive(const char* field, int64_t fallback) const;  // at least 1
+  double number(const char* field, double fallback) const;
+  std::string text(const char* field, const std::string& fallback) const;
+  std::vector<std::string> texts(const char* field) const;  // one or a list
+  std::vector<int64_t> integers(const char* field) const;   // one or a list
+  bool is_text(const char* field) const;
+  /// The keys and values of an object; none when the field is not there.
+  std::vector<std::pair<std::string, Json>> entries(const char* field) const;
+
+  /// How a key of a pattern field names a module: `WholeOrTail` "query" and "bert.query" both name
+  /// the module bert.query; `Tail` only what follows a dot counts, and alternatives are not
+  /// grouped.
+  enum class Match { WholeOrTail, Tail };
+  /// The number that a pattern field gives a module: that of the first key which matches its name.
+  double by_pattern(const char* field, const std::string& module, double fallback,
+                    Match match = Match::WholeOrTail) const;
+
+  [[noreturn]] void wrong(const char* field) const;
+  /// Errors: Unsupported: the field, its value and why.
+  [[noreturn]] void refuse(const char* field, const std::string& why) const;
+  /// Errors: Unsupported for a field that is not among `known` and whose value is not "not used".
+  void refuse_unknown(const std::vector<std::string>& known) const;
+
+ private:
+  const Json& at(const char* field) const { return json_.at(field); }
+  Json json_;
+  std::string path_;
 };
 
-/// Errors: Unsupported, naming the peft_type or the field; Corrupt for a value of the wrong type.
-LoraConfig parse_lora_config(const Json& config, const std::string& path);
+/// Which modules an adapter changes, as PEFT decides it.
+class PeftTargets {
+ public:
+  explicit PeftTargets(const PeftConfig& config);
+  /// target_modules is "all-linear": every projection but the output layer.
+  bool all_linear() const { return all_linear_; }
+  bool contain(const std::string& module) const;
+
+ private:
+  bool excluded(const std::string& module) const;
+  bool in_layers(const std::string& module) const;
+  std::string path_;
+  bool all_linear_ = false;
+  std::string expression_, exclude_expression_;  // when the field is one expression
+  std::vector<std::string> names_, exclude_names_, saved_, layer_patterns_;
+  std::vector<int64_t> layers_;  // empty: all
+};
 
 }  // namespace attune

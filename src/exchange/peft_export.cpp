@@ -1,18 +1,16 @@
-// A set of tuners -> a directory of PEFT's LORA type.
+// A set of tuners -> directories of PEFT: what each tuner becomes, which of them share a directory,
+// and where whole modules and biases go.
 #include <algorithm>
-#include <cmath>
-#include <filesystem>
-#include <functional>
 #include <map>
 #include <set>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/text.h"
 #include "core/attachment.h"
 #include "exchange/module_names.h"
 #include "exchange/peft.h"
-#include "io/safetensors.h"
+#include "exchange/peft_type.h"
+#include "exchange/peft_write.h"
 #include "tensor/torch.h"
 
 namespace attune {
@@ -20,7 +18,6 @@ namespace attune {
 namespace {
 
 using Module = ModuleNames::Module;
-using SortedJson = nlohmann::json;  // PEFT writes its keys sorted
 
 /// Without a task (a PEFT adapter written again), the class that the base's config.json names.
 std::string task_of(const std::string& task, const Model& model) {
@@ -31,18 +28,26 @@ std::string task_of(const std::string& task, const Model& model) {
   const std::string name =
       names.is_array() && !names.empty() && names[0].is_string() ? names[0].get<std::string>() : "";
   if (ends_with(name, "ForSequenceClassification")) return "classify";
+  if (ends_with(name, "ForImageClassification")) return "image";
   if (ends_with(name, "ForTokenClassification")) return "tag";
+  if (ends_with(name, "ForCausalLM") || ends_with(name, "ForConditionalGeneration")) return "lm";
   return ends_with(name, "ForQuestionAnswering") ? "qa" : "";
 }
 
-std::string task_type_of(const std::string& task) {
+/// PEFT's task_type; "" for one that has none there.
+std::string task_type_of(const std::string& task, const Model& model) {
   if (task == "tag") return "TOKEN_CLS";
-  return task == "qa" ? "QUESTION_ANS" : "SEQ_CLS";
+  if (task == "qa") return "QUESTION_ANS";
+  if (task == "lm") {
+    const bool both =
+        model.find("enc.0.self.q") != nullptr && model.find("dec.0.cross.q") != nullptr;
+    return both ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";
+  }
+  return model.find("vis.0.self.q") != nullptr ? "" : "SEQ_CLS";
 }
 
-/// What the set does to one module.
+/// What the set does to one module's own tensors.
 struct Change {
-  std::vector<const LowRank*> updates;
   Tensor weight, bias;  // thawed values
   bool saved = false;   // written whole
 };
@@ -50,146 +55,165 @@ struct Change {
 class Exporter {
  public:
   Exporter(const Adaptation& adaptation, const Model& model, std::string set,
-           const std::string& task, bool with_head)
+           const std::string& base_model, const std::string& task, bool with_head, bool newer)
       : adaptation_(adaptation),
         model_(model),
         set_(std::move(set)),
         names_(model),
-        with_head_(with_head && !task.empty()),
-        task_type_(with_head_ ? task_type_of(task) : "FEATURE_EXTRACTION") {}
+        types_(peft_types()),
+        context_{names_, base_model, "FEATURE_EXTRACTION", true, newer} {
+    if (!with_head || task.empty()) return;
+    context_.bare = false;
+    context_.task_type = task_type_of(task, model);
+  }
 
-  PeftExport write(const std::string& base_model, const std::string& directory) {
+  PeftExport write(const std::string& directory) {
+    // Factors that are made from other tensors are those of the last forward: made again.
+    if (model_.plan().prepare) model_.plan().prepare(Pass{});
+    const at::NoGradGuard no_grad;
     collect();
     choose_saved();
-    choose_bias();
-    for (std::pair<const int, Change>& entry : changes_)
-      write_module(*module(entry.first), entry.second);
-    if (updated_.empty())
+    take_out_whole_modules();
+    if (pieces_.empty()) collect_norms();
+    if (pieces_.empty())
       fail(ErrorCode::Unsupported,
-           "exporting \"{}\" to PEFT: it holds no low-rank update of the model's body, and PEFT's "
-           "LORA needs one; export "
-           "the whole model instead (`attune export --to hf`)",
+           "exporting \"{}\" to PEFT: it holds no update of the model's body that a type of PEFT "
+           "has a form for; export the whole model instead (`attune export --to hf`)",
            set_);
-    save(base_model, directory);
+    std::vector<PeftDirectory> directories = arrange();
+    save(directories, directory);
     return std::move(result_);
   }
 
  private:
-  struct Update {
-    std::string name;
-    int64_t rank;
-    double alpha;
-  };
-
   void collect();
-  void collect_tensor(const Recorder& recorder, const Owned& owned);
+  void collect_edits(const PeftView& view);
+  void collect_norms();
   void choose_saved();
-  void choose_bias();
-  void write_module(const Module& module, const Change& change);
-  void write_update(const Module& module, const Change& change);
-  void save(const std::string& base_model, const std::string& directory);
-  std::vector<std::string> targets() const;
-  std::vector<std::string> saved_modules() const;
-  double alpha_for(double scale, int64_t rank) const;
+  bool writes_whole(const Module& module, const Change* change) const;
+  void take_out_whole_modules();
+  PeftWhole folded(const Module& module) const;
+  std::vector<PeftDirectory> arrange();
+  void choose_bias(std::vector<PeftDirectory>& directories);
+  void save(std::vector<PeftDirectory>& directories, const std::string& directory);
+  const PeftType& type_named(const std::string& name) const;
 
-  bool left_out(const Module& module) const { return !with_head_ && !module.in_base; }
-  std::string name_of(const Module& module) const {
-    return with_head_ ? module.name : names_.bare(module);
-  }
-  const Module* module(int storage) const {
+  bool left_out(const Module& module) const { return context_.bare && !module.in_base; }
+  /// In the model's order.
+  std::vector<std::pair<const Module*, Change*>> changes() {
+    std::vector<std::pair<const Module*, Change*>> result;
     for (const Module& module : names_.all())
-      if (module.site.storage == storage) return &module;
-    return nullptr;
-  }
-  void put(const std::string& name, const Tensor& value) {
-    tensors_.emplace_back("base_model.model." + name,
-                          value.detach().to(at::kFloat).contiguous().clone());
+      if (const std::map<const Module*, Change>::iterator it = changes_.find(&module);
+          it != changes_.end())
+        result.emplace_back(&module, &it->second);
+    return result;
   }
 
   const Adaptation& adaptation_;
   const Model& model_;
   std::string set_;
   ModuleNames names_;
-  bool with_head_;
-  std::string task_type_;
-  std::map<int, Change> changes_;  // by storage, in model order
-  std::string bias_ = "none";
-  bool rslora_ = false;
-  double dropout_ = 0;
-  std::vector<Update> updated_;
-  NamedTensors tensors_;
+  std::vector<PeftType> types_;
+  PeftContext context_;
+  std::map<const Module*, Change> changes_;
+  std::vector<PeftPiece> pieces_;
   PeftExport result_;
 };
 
-/// Reads what every tuner of the set does; only low-rank updates and replaced tensors can go on.
-void Exporter::collect() {
-  std::vector<double> dropouts;
-  for (const Recorder* recorder : adaptation_.recorders(set_)) {
-    for (const std::pair<int, Edit>& entry : recorder->edits()) {
-      const Site& site = model_.sites()[static_cast<size_t>(entry.first)];
-      const LowRank* low = std::get_if<LowRank>(&entry.second);
-      if (low == nullptr || site.weight != WeightKind::Projection)
-        fail(ErrorCode::Unsupported,
-             "exporting \"{}\" to PEFT: method {} uses {} at {}, for which PEFT's LORA has no "
-             "form; keep the adapter in "
-             "Attune's own format, or merge it and export the model (`attune export --to hf`)",
-             set_, recorder->method(), verb_name(entry.second), site.name);
-      changes_[site.storage].updates.push_back(low);
-      dropouts.push_back(low->dropout);
-    }
-    for (const Owned& owned : recorder->owned()) collect_tensor(*recorder, owned);
-  }
-  for (const double dropout : dropouts) dropout_ = std::max(dropout_, dropout);
-  if (!dropouts.empty() && *std::min_element(dropouts.begin(), dropouts.end()) != dropout_)
-    result_.notes.push_back(format(
-        "the updates have different dropout; PEFT holds one value, {} is written (it matters "
-        "only when training goes on there)",
-        dropout_));
-  const std::vector<TunerSpec> specs = adaptation_.specs(set_);
-  rslora_ = std::all_of(specs.begin(), specs.end(),
-                        [](const TunerSpec& spec) {
-                          return spec.method != "lora" || spec.options.value("rslora", false);
-                        }) &&
-            std::any_of(specs.begin(), specs.end(),
-                        [](const TunerSpec& spec) { return spec.method == "lora"; });
+const PeftType& Exporter::type_named(const std::string& name) const {
+  for (const PeftType& type : types_)
+    if (type.name == name) return type;
+  fail(ErrorCode::Internal, "no PEFT type {}", name);
 }
 
-void Exporter::collect_tensor(const Recorder& recorder, const Owned& owned) {
-  const Site& site = model_.sites()[static_cast<size_t>(owned.site)];
-  if (owned.role == Owned::Role::Thawed) {
-    Change& change = changes_[site.storage];
-    (ends_with(owned.name, "/weight") ? change.weight : change.bias) = owned.value;
+std::vector<PeftView> views_of(const Adaptation& adaptation, const Model& model,
+                               const std::string& set) {
+  std::vector<PeftView> result;
+  const std::vector<TunerSpec> specs = adaptation.specs(set);
+  const std::vector<const Recorder*> recorders = adaptation.recorders(set);
+  for (size_t i = 0; i < specs.size(); ++i) result.emplace_back(model, *recorders[i], specs[i]);
+  return result;
+}
+
+void Exporter::collect() {
+  for (const PeftView& view : views_of(adaptation_, model_, set_)) {
+    for (const Owned& owned : view.recorder().owned()) {
+      if (owned.role != Owned::Role::Thawed) continue;
+      const Site& site = model_.sites()[static_cast<size_t>(owned.site)];
+      if (site.copy_of >= 0)
+        cannot_export(view, "types", format("it trains {}, a copy in a mixture", site.name));
+      Change& change = changes_[&names_.of(site)];
+      (ends_with(owned.name, "/weight") ? change.weight : change.bias) = owned.value.detach();
+    }
+    if (!view.recorder().edits().empty()) collect_edits(view);
+  }
+}
+
+void Exporter::collect_edits(const PeftView& view) {
+  const PeftType* type = type_of_method(types_, view.method());
+  for (const std::pair<int, Edit>& entry : view.recorder().edits()) {
+    const Site& site = model_.sites()[static_cast<size_t>(entry.first)];
+    const bool updates = std::holds_alternative<LowRank>(entry.second) && type == nullptr &&
+                         site.kind == SiteKind::Weight;
+    if (type == nullptr && !updates)
+      fail(ErrorCode::Unsupported,
+           "exporting \"{}\" to PEFT: method {} uses {} at {}, for which no type of PEFT has a "
+           "form; keep the adapter in Attune's own format, or merge it and export the model "
+           "(`attune export --to hf`)",
+           set_, view.recorder().method(), verb_name(entry.second), site.name);
+    if (site.copy_of >= 0)
+      cannot_export(view, type == nullptr ? "LORA" : type->name,
+                    format("it acts at {}, a copy in a mixture", site.name));
+    if (site.kind == SiteKind::Weight && names_.of(site).uses > 1)
+      cannot_export(view, type == nullptr ? "LORA" : type->name,
+                    format("{} is one of {} layers that share the module {}, which PEFT would "
+                           "change in all of them",
+                           site.name, names_.of(site).uses, names_.of(site).name));
+  }
+  PeftPiece piece = (type == nullptr ? type_named("LORA") : *type).save(view);
+  for (PeftUpdate& update : piece.updates)
+    if (left_out(names_.of(update.site))) changes_[&names_.of(update.site)];
+  std::erase_if(piece.updates,
+                [&](const PeftUpdate& update) { return left_out(names_.of(update.site)); });
+  if (!pieces_.empty() && type_named(piece.type).join_pieces(pieces_.back(), piece)) return;
+  pieces_.push_back(std::move(piece));
+}
+
+/// Norms alone have a type of their own; beside other methods they are whole modules.
+void Exporter::collect_norms() {
+  for (const PeftView& view : views_of(adaptation_, model_, set_)) {
+    if (view.method() != "norms") continue;
+    PeftPiece piece = type_named("LN_TUNING").save(view);
+    for (const PeftUpdate& update : piece.updates) changes_.erase(&names_.of(update.site));
+    if (!piece.updates.empty()) pieces_.push_back(std::move(piece));
     return;
   }
-  // A factor that is computed from other tensors would go stale in a file.
-  for (const std::pair<int, Edit>& entry : recorder.edits()) {
-    const LowRank& low = std::get<LowRank>(entry.second);
-    if (low.down.is_same(owned.value) || low.up.is_same(owned.value)) return;
-  }
-  fail(ErrorCode::Unsupported,
-       "exporting \"{}\" to PEFT: method {} holds the tensor {}, which is no factor of a low-rank "
-       "update; PEFT's LORA has "
-       "no place for it",
-       set_, recorder.method(), owned.name);
 }
 
-/// Modules written whole: those whose weight trained, those the checkpoint lacks, and the head PEFT
+/// Whole modules are those whose weight trained, those the checkpoint lacks, and the head that PEFT
 /// saves by itself.
+bool Exporter::writes_whole(const Module& module, const Change* change) const {
+  if (model_.slot(module.site).fresh) return true;
+  if (module.in_base) return change != nullptr && change->weight.defined();
+  const bool by_itself = context_.task_type == "SEQ_CLS" || context_.task_type == "TOKEN_CLS" ||
+                         context_.task_type == "QUESTION_ANS";
+  return by_itself || (change != nullptr && (change->weight.defined() || change->bias.defined()));
+}
+
 void Exporter::choose_saved() {
   for (const Module& module : names_.all()) {
-    const bool changed = changes_.count(module.site.storage) > 0;
-    const bool fresh = model_.slot(module.site).fresh;
+    const std::map<const Module*, Change>::iterator it = changes_.find(&module);
+    const bool changed = it != changes_.end();
     if (left_out(module)) {
-      if (changed || fresh)
-        result_.notes.push_back(format(
-            "{} stays in attune.safetensors: transformers' classes cannot hold this head, so "
-            "the adapter is one of the bare model (FEATURE_EXTRACTION)",
-            module.name));
-      changes_.erase(module.site.storage);
+      if (changed || model_.slot(module.site).fresh)
+        result_.notes.push_back(
+            format("{} stays in attune.safetensors: transformers' classes cannot hold this head, "
+                   "so the adapter is one of the bare model (FEATURE_EXTRACTION)",
+                   module.name));
+      if (changed) changes_.erase(it);
       continue;
     }
-    if (!fresh && module.in_base && !(changed && changes_[module.site.storage].weight.defined()))
-      continue;
+    if (!writes_whole(module, changed ? &it->second : nullptr)) continue;
     if (module.site.weight == WeightKind::Vector) {
       if (!changed) continue;
       fail(ErrorCode::Unsupported,
@@ -197,216 +221,145 @@ void Exporter::choose_saved() {
            "modules only",
            set_, module.name);
     }
-    changes_[module.site.storage].saved = true;
+    changes_[&module].saved = true;
   }
 }
 
-void Exporter::choose_bias() {
-  std::set<int> trained, updated, all;
+/// PEFT adapts no module that it saves: what the methods do to one is added into its weight.
+void Exporter::take_out_whole_modules() {
+  for (PeftPiece& piece : pieces_) {
+    for (const PeftUpdate& update : piece.updates) {
+      const Module& module = names_.of(update.site);
+      if (changes_.count(&module) > 0 && changes_[&module].saved)
+        result_.notes.push_back(
+            format("the update of {} is added into its weight: PEFT saves that module whole",
+                   module.name));
+    }
+    std::erase_if(piece.updates, [&](const PeftUpdate& update) {
+      const std::map<const Module*, Change>::iterator it = changes_.find(&names_.of(update.site));
+      return it != changes_.end() && it->second.saved;
+    });
+  }
+  std::erase_if(pieces_, [&](const PeftPiece& piece) {
+    return piece.updates.empty() && !type_named(piece.type).prompts;
+  });
+}
+
+PeftWhole Exporter::folded(const Module& module) const {
+  const WeightSlot& slot = model_.slot(module.site);
+  const Change& change = changes_.at(&module);
+  Affine map{change.weight.defined() ? change.weight : slot.weight,
+             change.bias.defined() ? change.bias : slot.bias};
+  for (const Recorder* recorder : adaptation_.recorders(set_))
+    for (const std::pair<int, Edit>& entry : recorder->edits())
+      if (const Site& site = model_.sites()[static_cast<size_t>(entry.first)];
+          site.kind == SiteKind::Weight && &names_.of(site) == &module)
+        map = fold(map, entry.second, site.weight);
+  return {&module, map.weight, map.bias};
+}
+
+/// The head goes into every directory, because PEFT asks for it there; other whole modules into the
+/// first.
+std::vector<PeftDirectory> Exporter::arrange() {
+  std::vector<PeftDirectory> directories;
+  for (PeftPiece& piece : pieces_) {
+    PeftDirectory content{std::move(piece), {}, {}, {}};
+    content.type = type_named(content.piece.type);
+    for (const std::pair<const Module*, Change*>& entry : changes())
+      if (entry.second->saved && (directories.empty() || !entry.first->in_base))
+        content.saved.push_back(folded(*entry.first));
+    if (content.type.finish) content.type.finish(content.piece);
+    result_.notes.insert(result_.notes.end(), content.piece.notes.begin(),
+                         content.piece.notes.end());
+    directories.push_back(std::move(content));
+  }
+  choose_bias(directories);
+  return directories;
+}
+
+void Exporter::choose_bias(std::vector<PeftDirectory>& directories) {
+  std::set<const Module*> trained, all;
   for (const Module& module : names_.all()) {
-    const std::map<int, Change>::const_iterator it = changes_.find(module.site.storage);
-    if (!module.site.bias || left_out(module) || (it != changes_.end() && it->second.saved))
-      continue;
-    all.insert(module.site.storage);
-    if (it == changes_.end()) continue;
-    if (it->second.bias.defined()) trained.insert(module.site.storage);
-    if (!it->second.updates.empty()) updated.insert(module.site.storage);
+    const std::map<const Module*, Change>::const_iterator it = changes_.find(&module);
+    const bool saved = it != changes_.end() && it->second.saved;
+    if (!module.site.bias || left_out(module) || saved) continue;
+    all.insert(&module);
+    if (it != changes_.end() && it->second.bias.defined()) trained.insert(&module);
   }
   if (trained.empty()) return;
-  if (trained == updated) {
-    bias_ = "lora_only";
-  } else if (trained == all) {
-    bias_ = "all";
-  } else {
-    fail(ErrorCode::Unsupported,
-         "exporting \"{}\" to PEFT: method bias trained {} biases; PEFT knows all of them ({}) or "
-         "those of the modules "
-         "with a low-rank update ({}), nothing between",
-         set_, trained.size(), all.size(), updated.size());
-  }
-}
-
-void Exporter::write_module(const Module& module, const Change& change) {
-  const std::string name = name_of(module);
-  const WeightSlot& slot = model_.slot(module.site);
-  if (change.saved) {
-    Affine map{change.weight.defined() ? change.weight : slot.weight,
-               change.bias.defined() ? change.bias : slot.bias};
-    for (const LowRank* low : change.updates) map = fold(map, *low);
-    if (!change.updates.empty())
-      result_.notes.push_back(
-          format("the low-rank update of {} is added into its weight: PEFT saves that module whole",
-                 module.name));
-    put(name + ".weight", map.weight);
-    if (map.bias.defined()) put(name + ".bias", map.bias);
+  size_t most = 0;
+  for (PeftDirectory& content : directories) {
+    if (content.type.bias_only.empty()) continue;
+    std::set<const Module*> updated;
+    for (const PeftUpdate& update : content.piece.updates)
+      if (const Module& module = names_.of(update.site); all.count(&module) > 0)
+        updated.insert(&module);
+    most = std::max(most, updated.size());
+    if (trained != updated && trained != all) continue;
+    content.bias = trained == updated ? content.type.bias_only : "all";
+    for (const Module& module : names_.all())
+      if (trained.count(&module) > 0)
+        content.biases.push_back({&module, Tensor(), changes_.at(&module).bias});
+    result_.notes.push_back(format("the trained biases are written as bias: {}", content.bias));
     return;
   }
-  if (change.bias.defined())
-    put(name + (change.updates.empty() ? ".bias" : ".base_layer.bias"), change.bias);
-  if (!change.updates.empty()) write_update(module, change);
+  fail(ErrorCode::Unsupported,
+       "exporting \"{}\" to PEFT: {} biases trained; PEFT knows all of them ({}) or those of the "
+       "modules that one adapter changes ({}, 0 for a type without biases), nothing between",
+       set_, trained.size(), all.size(), most);
 }
 
-/// The alpha that gives exactly this scale when PEFT divides by the rank (or its root): a round
-/// number when one does.
-double Exporter::alpha_for(double scale, int64_t rank) const {
-  const double divisor = rslora_ ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank);
-  const double alpha = scale * divisor;
-  for (const double guess : {std::round(alpha), std::round(alpha * 1e6) / 1e6, alpha,
-                             std::nextafter(alpha, 0.0), std::nextafter(alpha, 2 * alpha)})
-    if (guess / divisor == scale) return guess;
-  return alpha;
+std::string lowered(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  return text;
 }
 
-void Exporter::write_update(const Module& module, const Change& change) {
-  const std::string name = name_of(module);
-  Tensor down = change.updates[0]->down, up = change.updates[0]->up;
-  double scale = change.updates[0]->scale;
-  if (change.updates.size() > 1 || scale <= 0) {
-    std::vector<Tensor> downs, ups;
-    for (const LowRank* low : change.updates) {
-      downs.push_back(low->down.detach());
-      ups.push_back(low->up.detach() * low->scale);
-    }
-    down = at::cat(downs, 0);
-    up = at::cat(ups, 1);
-    scale = 1;
-    if (change.updates.size() > 1)
-      result_.notes.push_back(format("{} updates of {} are written as one of rank {}",
-                                     change.updates.size(), module.name, down.size(0)));
+void Exporter::save(std::vector<PeftDirectory>& directories, const std::string& directory) {
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < directories.size(); ++i) {
+    const PeftDirectory& content = directories[i];
+    const std::string inner =
+        directories.size() == 1 ? "" : format("/{}-{}", i + 1, lowered(content.type.name));
+    write_peft(context_, content, directory + inner);
+    result_.directories.push_back(directory + inner);
+    lines.push_back(
+        format("{}{}{}, readable by PEFT as {} over {}",
+               inner.empty() ? "" : inner.substr(1) + ": ", content.type.name,
+               content.type.prompts ? "" : format(" on {} module(s)", content.piece.updates.size()),
+               context_.task_type.empty() ? "a model without a task type" : context_.task_type,
+               context_.base_model.empty() ? "the base model" : context_.base_model));
   }
-  put(name + ".lora_A.weight", down);
-  put(name + ".lora_B.weight", up);
-  updated_.push_back({name, down.size(0), alpha_for(scale, down.size(0))});
-}
-
-/// Short names ("attention.self.query") when they say exactly the same as the full ones.
-std::vector<std::string> Exporter::targets() const {
-  std::vector<std::string> full;
-  std::set<std::string> tails;
-  bool usable = true;
-  for (const Update& update : updated_) {
-    full.push_back(update.name);
-    size_t at = 0;
-    for (size_t i = 0; i + 1 < update.name.size(); ++i) {
-      if (update.name[i] != '.' || !std::isdigit(static_cast<unsigned char>(update.name[i + 1])))
-        continue;
-      const size_t end = update.name.find('.', i + 1);
-      if (end != std::string::npos) at = end + 1;
-      break;
-    }
-    tails.insert(update.name.substr(at));
-    usable = usable && tails.rbegin()->find('.') != std::string::npos && at > 0;
-  }
-  std::sort(full.begin(), full.end());
-  for (const Module& module : names_.all()) {
-    const std::string name = name_of(module);
-    const bool wanted = std::binary_search(full.begin(), full.end(), name);
-    const bool hit = std::any_of(tails.begin(), tails.end(), [&](const std::string& tail) {
-      return name == tail || ends_with(name, "." + tail);
-    });
-    usable = usable && wanted == hit;
-  }
-  return usable ? std::vector<std::string>(tails.begin(), tails.end()) : full;
-}
-
-std::vector<std::string> Exporter::saved_modules() const {
-  std::set<std::string> saved;
-  if (task_type_ == "SEQ_CLS" || task_type_ == "TOKEN_CLS")
-    saved = {"classifier", "score"};  // as PEFT adds by itself
-  if (task_type_ == "QUESTION_ANS") saved = {"qa_outputs"};
-  for (const std::pair<const int, Change>& entry : changes_) {
-    if (!entry.second.saved) continue;
-    const Module& saved_module = *module(entry.first);
-    const std::string name = name_of(saved_module);
-    saved.insert(saved_module.in_base ? name : name.substr(0, name.find('.')));
-  }
-  return {saved.begin(), saved.end()};
-}
-
-namespace {
-
-/// A module's name as an expression that matches nothing else.
-std::string escaped(const std::string& name) {
-  std::string result;
-  for (const char c : name) result += c == '.' ? std::string("\\.") : std::string(1, c);
-  return result;
-}
-
-template <class T>
-T most_common(const std::vector<T>& values) {
-  T best = values.front();
-  for (const T& value : values)
-    if (std::count(values.begin(), values.end(), value) >
-        std::count(values.begin(), values.end(), best))
-      best = value;
-  return best;
-}
-
-std::string readme(const std::string& base_model, const std::string& task_type) {
-  return format(
-      "---\nbase_model: {}\nlibrary_name: peft\n---\n\nA LoRA adapter ({}) trained with Attune.\n\n"
-      "    from peft import PeftModel\n    model = PeftModel.from_pretrained(base_model, \".\")\n",
-      base_model, task_type);
-}
-
-}  // namespace
-
-void Exporter::save(const std::string& base_model, const std::string& directory) {
-  std::vector<int64_t> ranks;
-  std::vector<double> alphas;
-  for (const Update& update : updated_) {
-    ranks.push_back(update.rank);
-    alphas.push_back(update.alpha);
-  }
-  const int64_t rank = most_common(ranks);
-  const double alpha = most_common(alphas);
-  const std::function<SortedJson(double)> number = [](double value) {
-    return value == std::round(value) ? SortedJson(static_cast<int64_t>(value)) : SortedJson(value);
-  };
-  SortedJson config{{"peft_type", "LORA"},
-                    {"task_type", task_type_},
-                    {"base_model_name_or_path", base_model},
-                    {"revision", nullptr},
-                    {"inference_mode", true},
-                    {"auto_mapping", nullptr},
-                    {"r", rank},
-                    {"lora_alpha", number(alpha)},
-                    {"lora_dropout", dropout_},
-                    {"target_modules", targets()},
-                    {"bias", bias_},
-                    {"fan_in_fan_out", false},
-                    {"init_lora_weights", true},
-                    {"modules_to_save", nullptr}};
-  if (!saved_modules().empty()) config["modules_to_save"] = saved_modules();
-  if (rslora_) config["use_rslora"] = true;
-  for (const Update& update : updated_) {
-    if (update.rank != rank) config["rank_pattern"][escaped(update.name)] = update.rank;
-    if (update.alpha != alpha) config["alpha_pattern"][escaped(update.name)] = number(update.alpha);
-  }
-  std::filesystem::create_directories(directory);
-  save_safetensors(directory + "/adapter_model.safetensors", tensors_);
-  write_file_atomic(directory + "/adapter_config.json", config.dump(2) + "\n");
-  write_file_atomic(directory + "/README.md", readme(base_model, task_type_));
-  result_.notes.insert(
-      result_.notes.begin(),
-      format("LoRA on {} module(s), readable by PEFT as {} over {}", updated_.size(), task_type_,
-             base_model.empty() ? "the base model" : base_model));
-  if (bias_ != "none")
-    result_.notes.push_back(format("the trained biases are written as bias: {}", bias_));
-  if (task_type_ == "SEQ_CLS" || task_type_ == "TOKEN_CLS")
+  if (directories.size() > 1)
+    lines.push_back(
+        "PEFT holds one type a directory: load them in this order, each after merging the one "
+        "before (merge_and_unload)");
+  result_.notes.insert(result_.notes.begin(), lines.begin(), lines.end());
+  const bool renamed =
+      std::any_of(names_.all().begin(), names_.all().end(),
+                  [](const Module& module) { return module.newer != module.name; });
+  if (renamed)
+    result_.notes.push_back(context_.newer ? "the module names are those of transformers from 2026 "
+                                             "on; `--hf-names classic` writes "
+                                             "those of older releases"
+                                           : "the module names are those of transformers before "
+                                             "2026; `--hf-names v5` writes those "
+                                             "of newer releases");
+  if (context_.task_type == "SEQ_CLS" || context_.task_type == "TOKEN_CLS")
     result_.notes.push_back(
         "the head is in the adapter (modules_to_save); PEFT keeps no label names: give num_labels "
-        "and "
-        "id2label when loading the base model there");
+        "and id2label when loading the base model there");
 }
 
 }  // namespace
 
 PeftExport export_peft(const Adaptation& adaptation, const Model& model, const std::string& set,
                        const std::string& base_model, const std::string& task,
-                       bool head_is_transformers_like, const std::string& directory) {
-  return Exporter(adaptation, model, set, task_of(task, model), head_is_transformers_like)
-      .write(base_model, directory);
+                       bool head_is_transformers_like, const std::string& directory,
+                       bool newer_names) {
+  return Exporter(adaptation, model, set, base_model, task_of(task, model),
+                  head_is_transformers_like, newer_names)
+      .write(directory);
 }
 
 }  // namespace attune

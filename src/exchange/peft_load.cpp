@@ -1,18 +1,13 @@
-// PEFT's LORA directories -> tuners. File keys are "base_model.model." + the module's path in the
-// class that was wrapped
-// + ".lora_A.weight", ".lora_B.weight", or (modules_to_save, biases) ".weight", ".bias",
-// ".base_layer.bias".
+// PEFT's directories -> tuners: the part that is the same for every type.
 #include <algorithm>
-#include <functional>
 #include <map>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/text.h"
 #include "exchange/module_names.h"
 #include "exchange/peft.h"
-#include "exchange/peft_config.h"
-#include "io/safetensors.h"
+#include "exchange/peft_file.h"
+#include "exchange/peft_type.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
 
@@ -20,11 +15,18 @@ namespace attune {
 
 namespace {
 
-/// What the file holds for one module.
-struct Found {
-  std::string name;  // as PEFT names it
-  Tensor down, up, weight, bias;
-};
+using Module = ModuleNames::Module;
+
+/// Fields of every type's config.
+const std::vector<std::string>& common_fields() {
+  static const std::vector<std::string> fields{
+      "peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode",
+      "auto_mapping", "peft_version", "modules_to_save", "target_modules", "exclude_modules",
+      "layers_to_transform", "layers_pattern",
+      // Which of the two ways a layer keeps its matrix follows from its class, whatever this says.
+      "fan_in_fan_out"};
+  return fields;
+}
 
 class Loader {
  public:
@@ -32,250 +34,180 @@ class Loader {
       : adaptation_(adaptation),
         model_(model),
         set_(std::move(set)),
+        directory_(directory),
         names_(model),
-        config_path_(directory + "/adapter_config.json"),
-        tensors_path_(directory + "/adapter_model.safetensors"),
-        config_(parse_lora_config(read_peft_card(directory).config, config_path_)) {
-    if (file_exists(tensors_path_)) return;
-    if (file_exists(directory + "/adapter_model.bin"))
-      fail(ErrorCode::Unsupported,
-           "{}/adapter_model.bin is a pickle, which is not read here; load it in PEFT and save it "
-           "again with "
-           "save_pretrained(..., safe_serialization=True)",
-           directory);
-    fail(ErrorCode::NotFound, "{} is missing; a PEFT adapter holds its tensors there",
-         tensors_path_);
-  }
+        config_(read_peft_card(directory).config, directory + "/adapter_config.json"),
+        type_(type_named(config_)),
+        targets_(config_) {}
 
   void load() {
-    read_tensors();
-    check_updates();
-    const std::vector<std::string> sets = adaptation_.sets();
-    const bool existed = std::count(sets.begin(), sets.end(), set_) > 0;
-    const int before = existed ? static_cast<int>(adaptation_.specs(set_).size()) : 0;
-    try {
-      attach();
-    } catch (const Error&) {
-      undo(existed, before);
-      throw;
+    check_fields();
+    const std::string task = config_.text("task_type", "");
+    file_ = read_peft_file(directory_, type_, names_, model_, task);
+    if (!type_.prompts) check_targets();
+    PeftSource source(config_, model_, directory_ + "/adapter_model.safetensors");
+    for (const Module& module : names_.all()) {
+      const std::map<const Module*, PeftFile::Found>::iterator it = file_.modules.find(&module);
+      if (it != file_.modules.end() && !it->second.adapted.parts.empty())
+        source.modules.push_back(std::move(it->second.adapted));
     }
+    source.shared = std::move(file_.shared);
+    const std::vector<PeftTuner> tuners = type_.load(source);
+    source.check_all_used();
+    attach_all(tuners);
   }
 
  private:
-  void read_tensors();
-  void place(const std::string& key, const Tensor& value);
-  Found& module_at(const std::string& name, const std::string& key);
-  void set(Tensor& slot, const Tensor& value, const std::vector<int64_t>& shape,
-           const std::string& key) const;
-  void check_updates() const;
-  void attach();
+  static PeftType type_named(const PeftConfig& config);
+  void check_fields() const;
+  void check_targets() const;
+  void attach_all(const std::vector<PeftTuner>& tuners);
+  void attach(const PeftTuner& tuner);
+  [[noreturn]] void misfit(const PeftTuner& tuner, const std::string& tensor,
+                           const std::string& what) const;
   void attach_saved();
-  void add(const std::string& method, Json options,
-           std::vector<std::pair<std::string, Tensor>> tensors);
-  void undo(bool existed, int before);
-  const Site& site(int storage) const;
-  std::string peft_name(const ModuleNames::Module& module) const {
-    return prefixed_ ? module.name : names_.bare(module);
-  }
+  size_t count() const;
+  void undo(bool existed, size_t before);
 
   Adaptation& adaptation_;
   Model& model_;
-  std::string set_;
+  std::string set_, directory_;
   ModuleNames names_;
-  std::string config_path_, tensors_path_;
-  LoraConfig config_;
-  std::map<int, Found> found_;  // by storage
-  bool prefixed_ = true;        // the file's names carry the base model's prefix
+  PeftConfig config_;
+  PeftType type_;
+  PeftTargets targets_;
+  PeftFile file_;
 };
 
-const Site& Loader::site(int storage) const {
-  for (const ModuleNames::Module& module : names_.all())
-    if (module.site.storage == storage) return module.site;
-  fail(ErrorCode::Internal, "no site has storage {}", storage);
-}
-
-Found& Loader::module_at(const std::string& name, const std::string& key) {
-  const ModuleNames::Module* module = names_.find(name);
-  if (module == nullptr)
-    fail(ErrorCode::BadInput,
-         "loading {}: the tensor {} belongs to a module that this model does not have; load the "
-         "model with the head the "
-         "adapter was trained with (its task_type is \"{}\"; a pooler needs `head: {{pool: "
-         "pooler}}`)",
-         tensors_path_, key, config_.task_type.empty() ? "null" : config_.task_type);
-  if (module->in_base && !names_.prefix().empty()) prefixed_ = starts_with(name, names_.prefix());
-  Found& found = found_[module->site.storage];
-  found.name = name;
-  return found;
-}
-
-void Loader::set(Tensor& slot, const Tensor& value, const std::vector<int64_t>& shape,
-                 const std::string& key) const {
-  bool fits = value.dim() == static_cast<int64_t>(shape.size()) && value.is_floating_point();
-  for (size_t i = 0; fits && i < shape.size(); ++i)
-    fits = shape[i] < 0 || value.size(static_cast<int64_t>(i)) == shape[i];
-  if (!fits)
-    fail(ErrorCode::Corrupt,
-         "{}: tensor {} has shape [{}], but config and model need floating-point [{}]",
-         tensors_path_, key, fmt::join(value.sizes().vec(), ", "), fmt::join(shape, ", "));
-  slot = value;
-}
-
-/// A key without "base_model.model."; the part after the module's path says what it is.
-void Loader::place(const std::string& key, const Tensor& value) {
-  const std::string leading = "base_model.model.";
-  if (!starts_with(key, leading))
-    fail(ErrorCode::Unsupported, "{}: tensor {} does not begin with \"{}\", as those of LORA do",
-         tensors_path_, key, leading);
-  std::string name = key.substr(leading.size());
-  if (name.find(".original_module.") != std::string::npos)
-    return;  // the untouched module beside its trained copy
-  if (const size_t at = name.find(".modules_to_save."); at != std::string::npos) name.erase(at, 16);
-  const std::function<bool(const std::string&)> cut = [&](const std::string& suffix) {
-    if (!ends_with(name, suffix)) return false;
-    name.resize(name.size() - suffix.size());
-    return true;
-  };
-  const bool down = cut(".lora_A.weight");
-  if (down || cut(".lora_B.weight")) {
-    Found& found = module_at(name, key);
-    const Site& site = names_.find(name)->site;
-    if (site.weight != WeightKind::Projection)
-      fail(ErrorCode::Unsupported, "{}: tensor {} updates a module that is not a linear layer",
-           tensors_path_, key);
-    if (down) return set(found.down, value, {config_.rank_of(name), site.in}, key);
-    return set(found.up, value, {site.out, config_.rank_of(name)}, key);
+PeftType Loader::type_named(const PeftConfig& config) {
+  const std::string wanted = config.text("peft_type", "");
+  std::vector<std::string> known;
+  for (PeftType& type : peft_types()) {
+    if (type.name == wanted) return std::move(type);
+    known.push_back(type.name);
   }
-  if (const ModuleNames::Module* whole = names_.find(name);
-      whole != nullptr && whole->site.weight == WeightKind::Vector)
-    return set(found_[whole->site.storage].weight, value, {whole->site.out}, key);
-  if (cut(".base_layer.bias") || cut(".bias")) {
-    Found& found = module_at(name, key);
-    if (!names_.find(name)->site.bias)
-      fail(ErrorCode::BadInput,
-           "loading {}: tensor {} is a bias, but that module of this model has none", tensors_path_,
-           key);
-    return set(found.bias, value, {names_.find(name)->site.out}, key);
-  }
-  if (!ends_with(name, ".base_layer.weight") && cut(".weight")) {
-    Found& found = module_at(name, key);
-    const Tensor& base = model_.slot(names_.find(name)->site).weight;
-    return set(found.weight, value, base.sizes().vec(), key);
-  }
-  fail(ErrorCode::Unsupported,
-       "{}: tensor {} is of a kind that is not read here (LoRA of projections, whole modules and "
-       "biases are)",
-       tensors_path_, key);
+  fail(ErrorCode::Unsupported, "{}: \"peft_type\" is \"{}\"; this build reads {}", config.path(),
+       wanted, join(known, ", "));
 }
 
-void Loader::read_tensors() {
-  const SafetensorsFile file(tensors_path_);
-  for (const TensorInfo& info : file.tensors()) place(info.name, file.tensor(info.name));
+void Loader::check_fields() const {
+  std::vector<std::string> known = common_fields();
+  known.insert(known.end(), type_.fields.begin(), type_.fields.end());
+  for (const std::pair<std::string, std::string>& pattern : type_.patterns)
+    known.push_back(pattern.second);
+  if (!type_.bias_only.empty()) {
+    known.push_back("bias");
+    const std::string bias = config_.text("bias", "none");
+    if (bias != "none" && bias != "all" && bias != type_.bias_only)
+      config_.refuse("bias", format("known: none, all, {}", type_.bias_only));
+  } else if (config_.text("bias", "none") == "none") {
+    known.push_back("bias");
+  }
+  config_.refuse_unknown(known);
+}
+
+/// Config and tensors must name the same modules: PEFT itself would drop, or leave at its initial
+/// value, what does not match.
+void Loader::check_targets() const {
   bool any = false;
-  for (const std::pair<const int, Found>& entry : found_) any = any || entry.second.down.defined();
-  if (!any) fail(ErrorCode::Corrupt, "{}: there is no lora_A tensor in it", tensors_path_);
+  for (const Module& module : names_.all()) {
+    const std::map<const Module*, PeftFile::Found>::const_iterator it = file_.modules.find(&module);
+    const bool there = it != file_.modules.end() && !it->second.adapted.parts.empty();
+    any = any || there;
+    if (!there && !type_.takes_site(module.site)) continue;
+    const bool linear = module.site.weight == WeightKind::Projection;
+    if (targets_.all_linear() && !there && !linear) continue;
+    const std::string name = there ? it->second.adapted.name : file_.name_of(names_, module);
+    const bool targeted = targets_.contain(name);
+    if (there && !targeted)
+      fail(ErrorCode::Corrupt,
+           "{}/adapter_model.safetensors: it changes {}, which target_modules of {} does not name",
+           directory_, name, config_.path());
+    // "all-linear" leaves out the head, and which modules are heads is not written.
+    const bool vague = targets_.all_linear() && starts_with(module.site.name, "head.");
+    if (!there && targeted && !vague)
+      fail(ErrorCode::Corrupt,
+           "{}/adapter_model.safetensors: tensor base_model.model.{}.{} is missing; {} makes {} a "
+           "target",
+           directory_, name, type_.parts.front(), config_.path(), name);
+  }
+  if (!any)
+    fail(ErrorCode::Corrupt, "{}/adapter_model.safetensors: there is no {} tensor in it",
+         directory_, type_.parts.front());
 }
 
-/// Config and tensors must name the same modules: PEFT itself would drop or leave at zero what does
-/// not match.
-void Loader::check_updates() const {
-  for (const ModuleNames::Module& module : names_.all()) {
-    const std::map<int, Found>::const_iterator it = found_.find(module.site.storage);
-    const bool down = it != found_.end() && it->second.down.defined();
-    const bool up = it != found_.end() && it->second.up.defined();
-    if (down != up)
-      fail(ErrorCode::Corrupt, "{}: {} has lora_{} without lora_{}", tensors_path_, it->second.name,
-           down ? "A" : "B", down ? "B" : "A");
-    if (module.site.weight != WeightKind::Projection && !down) continue;
-    const std::string name = down ? it->second.name : peft_name(module);
-    const bool targeted = config_.targets_module(name);
-    if (down && !targeted)
-      fail(ErrorCode::Corrupt,
-           "{}: there is an update of {}, which target_modules of {} does not name", tensors_path_,
-           name, config_path_);
-    // "all-linear" leaves out the head, and which modules are heads is not written.
-    const bool vague = config_.all_linear && starts_with(module.site.name, "head.");
-    if (!down && targeted && !vague)
-      fail(ErrorCode::Corrupt,
-           "{}: tensor base_model.model.{}.lora_A.weight is missing; {} makes {} a target",
-           tensors_path_, name, config_path_, name);
+size_t Loader::count() const {
+  const std::vector<std::string> sets = adaptation_.sets();
+  return std::count(sets.begin(), sets.end(), set_) > 0 ? adaptation_.specs(set_).size() : 0;
+}
+
+void Loader::attach_all(const std::vector<PeftTuner>& tuners) {
+  const std::vector<std::string> sets = adaptation_.sets();
+  const bool existed = std::count(sets.begin(), sets.end(), set_) > 0;
+  const size_t before = count();
+  try {
+    for (const PeftTuner& tuner : tuners) attach(tuner);
+    attach_saved();
+  } catch (const Error&) {
+    undo(existed, before);
+    throw;
   }
 }
 
-void Loader::add(const std::string& method, Json options,
-                 std::vector<std::pair<std::string, Tensor>> tensors) {
-  const std::string position = std::to_string([&] {
-    const std::vector<std::string> sets = adaptation_.sets();
-    return std::count(sets.begin(), sets.end(), set_) > 0 ? adaptation_.specs(set_).size()
-                                                          : size_t{0};
-  }());
-  adaptation_.add(set_, {method, std::move(options)}, config_path_);
+void Loader::attach(const PeftTuner& tuner) {
+  const std::string label = format("{}.{}/", count(), tuner.method);
+  adaptation_.add(set_, {tuner.method, tuner.options}, config_.path());
   std::map<std::string, Tensor> targets;
   for (const std::pair<std::string, Tensor>& entry : adaptation_.tensors(set_))
     targets.insert(entry);
-  at::NoGradGuard no_grad;
-  for (const std::pair<std::string, Tensor>& entry : tensors) {
-    const std::map<std::string, Tensor>::iterator target =
-        targets.find(position + "." + method + "/" + entry.first);
-    ATTUNE_ASSERT(target != targets.end());
+  const at::NoGradGuard no_grad;
+  for (const std::pair<std::string, Tensor>& entry : tuner.tensors) {
+    const std::map<std::string, Tensor>::iterator target = targets.find(label + entry.first);
+    if (target == targets.end() || target->second.sizes() != entry.second.sizes())
+      misfit(tuner, entry.first,
+             format("[{}] is more than it needs, or of another shape",
+                    fmt::join(entry.second.sizes().vec(), ", ")));
     target->second.copy_(entry.second);
     mark_changed(target->second);
   }
+  for (const Owned& owned : adaptation_.recorders(set_).back()->owned()) {
+    const bool given = std::any_of(
+        tuner.tensors.begin(), tuner.tensors.end(),
+        [&](const std::pair<std::string, Tensor>& entry) { return entry.first == owned.name; });
+    if (!given && owned.role == Owned::Role::Parameter) misfit(tuner, owned.name, "is missing");
+  }
 }
 
-void Loader::attach() {
-  struct Group {
-    Json sites = Json::array();
-    std::vector<std::pair<std::string, Tensor>> tensors;
-  };
-  std::map<std::pair<int64_t, double>, Group> groups;
-  for (const std::pair<const int, Found>& entry : found_) {
-    const Found& found = entry.second;
-    if (!found.down.defined()) continue;
-    const std::string& name = site(entry.first).name;
-    Group& group = groups[{config_.rank_of(found.name), config_.alpha_of(found.name)}];
-    group.sites.push_back(name);
-    group.tensors.emplace_back(name + "/down", found.down);
-    group.tensors.emplace_back(name + "/up", found.up);
-  }
-  for (const std::pair<const std::pair<int64_t, double>, Group>& group : groups) {
-    const Json options{{"sites", group.second.sites},
-                       {"rank", group.first.first},
-                       {"alpha", group.first.second},
-                       {"dropout", config_.dropout},
-                       {"rslora", config_.rslora}};
-    add("lora", options, group.second.tensors);
-  }
-  attach_saved();
+void Loader::misfit(const PeftTuner& tuner, const std::string& tensor,
+                    const std::string& what) const {
+  fail(ErrorCode::Corrupt,
+       "{}/adapter_model.safetensors: the adapter that {} describes does not fit the method {}: {} "
+       "{}",
+       directory_, config_.path(), tuner.method, tensor, what);
 }
 
 /// Whole modules, then biases alone.
 void Loader::attach_saved() {
-  Json whole = Json::array(), biases = Json::array();
-  std::vector<std::pair<std::string, Tensor>> whole_tensors, bias_tensors;
-  for (const std::pair<const int, Found>& entry : found_) {
-    const Found& found = entry.second;
-    const std::string& name = site(entry.first).name;
-    if (found.weight.defined()) whole_tensors.emplace_back(name + "/weight", found.weight);
-    if (found.bias.defined())
-      (found.weight.defined() ? whole_tensors : bias_tensors)
-          .emplace_back(name + "/bias", found.bias);
-    if (found.weight.defined()) {
-      whole.push_back(name);
-    } else if (found.bias.defined()) {
-      biases.push_back(name);
-    }
+  PeftTuner whole{"full"}, biases{"bias"};
+  for (const Module& module : names_.all()) {
+    const std::map<const Module*, PeftFile::Found>::const_iterator it = file_.modules.find(&module);
+    if (it == file_.modules.end()) continue;
+    const PeftFile::Found& found = it->second;
+    if (!found.weight.defined() && !found.bias.defined()) continue;
+    PeftTuner& tuner = found.weight.defined() ? whole : biases;
+    tuner.act_at(module.site);
+    if (found.weight.defined()) tuner.set(module.site, "weight", found.weight);
+    if (found.bias.defined()) tuner.set(module.site, "bias", found.bias);
   }
-  if (!whole.empty()) add("full", Json{{"sites", whole}}, std::move(whole_tensors));
-  if (!biases.empty()) add("bias", Json{{"sites", biases}}, std::move(bias_tensors));
+  for (const PeftTuner* tuner : {&whole, &biases})
+    if (!tuner->tensors.empty()) attach(*tuner);
 }
 
-void Loader::undo(bool existed, int before) {
+void Loader::undo(bool existed, size_t before) {
   const std::vector<std::string> sets = adaptation_.sets();
   if (std::count(sets.begin(), sets.end(), set_) == 0) return;
   if (!existed) return adaptation_.remove(set_);
-  for (int i = static_cast<int>(adaptation_.specs(set_).size()); i-- > before;)
-    adaptation_.remove(set_, i);
+  for (size_t i = count(); i-- > before;) adaptation_.remove(set_, static_cast<int>(i));
 }
 
 }  // namespace

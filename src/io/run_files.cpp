@@ -6,8 +6,10 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace attune {
 
@@ -43,6 +45,15 @@ void LogWriter::write(const Json& record) {
     done += static_cast<size_t>(put);
   }
   size_ += line.size();
+}
+
+void LogWriter::sync() {
+  if (::fsync(fd_) != 0)
+    fail(ErrorCode::Io, "writing the log {} to the disk: {}", path_, std::strerror(errno));
+  if (named_) return;
+  const std::string folder = std::filesystem::path(path_).parent_path().string();
+  sync_directory(folder.empty() ? "." : folder);  // the file's own entry, once
+  named_ = true;
 }
 
 void LogWriter::truncate_to(uint64_t bytes) {

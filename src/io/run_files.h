@@ -18,6 +18,9 @@ class LogWriter {
 
   /// Errors: Io (disk full included); the record is then not in the log, not even in part.
   void write(const Json& record);
+  /// Waits until everything written is on the disk; a checkpoint that remembers size() calls it
+  /// first. Errors: Io.
+  void sync();
   /// Bytes in the file; a checkpoint remembers it.
   uint64_t size() const { return size_; }
   /// Drops what was logged after a checkpoint. Errors: Corrupt when the file is shorter than that
@@ -28,6 +31,7 @@ class LogWriter {
   std::string path_;
   int fd_ = -1;
   uint64_t size_ = 0;
+  bool named_ = false;  // the file's name is on the disk too
 };
 
 }  // namespace attune

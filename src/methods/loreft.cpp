@@ -174,7 +174,8 @@ void register_loreft(Registry<Tuner>& registry) {
   };
   entry.learning_rate = 1e-3;
   entry.identity_at_start = false;  // W h + b is not R h
-  entry.tiny = "{rank: 2, first: 1, last: 2, tied: false}";
+  // Below the last block every row reaches the head, whichever it pools.
+  entry.tiny = "{sites: \"*.0.resid.out\", rank: 2, first: 1, last: 2, tied: false}";
   entry.examples = {"{}", "{rank: 4, first: 1, last: 0, sites: \"enc.*.resid.out\"}",
                     "{form: direft, rank: 4}", "{tied: false, first: 3, last: 3}"};
   entry.make = [](const Options& options) { return std::make_unique<Loreft>(options); };

@@ -103,6 +103,8 @@ void register_moe_adapter(Registry<Tuner>& registry) {
       {"balance", "number", "0.01", "[0, inf)", "strength of the load-balancing loss"},
   };
   entry.learning_rate = 5e-4;
+  entry.excludes = {
+      {"moe_adapter", "a part can be one mixture only; give one of them more experts"}};
   entry.tiny = "{experts: 3, top_k: 2, size: 3}";
   entry.examples = {"{}", "{experts: 8, top_k: 2, sites: \"*.[02468].ffn\"}"};
   entry.make = [](const Options& options) { return std::make_unique<MoeAdapter>(options); };

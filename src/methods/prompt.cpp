@@ -44,8 +44,9 @@ void register_prompt(Registry<Tuner>& registry) {
       {"sites", "globs", "auto", "",
        "where the rows go in; auto: the first stack's token rows, before positions join them"},
       {"length", "int", "20", "[0, inf)", "trained rows"},
-      {"init", "choice", "vocab", "random|vocab|text",
-       "first values: U(-0.5, 0.5), rows of random tokens, or those of `text`"},
+      {"init", "choice", "auto", "auto|random|vocab|text",
+       "first values: U(-0.5, 0.5), rows of random tokens, or those of `text`; auto: vocab where "
+       "the model reads tokens"},
       {"text", "string", "\"\"", "", "the words that init: text begins from"},
       {"pooled", "bool", "false", "",
        "a head that pools the first row takes the first trained row, as PEFT does"},

@@ -34,10 +34,15 @@ Tensor sequence_gate(const Tensor& x, const Tensor& weight, const Tensor& bias,
 
 namespace {
 
+/// Before positions join where rows are tokens; after them where they are patches, whose positions
+/// are counted.
 const Site* prompt_site(const std::vector<Site>& sites) {
-  for (const char* point : {".embed.rows", ".embed.out"})
-    for (const Site& site : sites)
-      if (ends_with(site.name, point)) return &site;
+  for (const Site& site : sites)
+    if (ends_with(site.name, ".embed.tok"))
+      if (const Site* rows = find_site(sites, site.name.substr(0, site.name.size() - 3) + "rows"))
+        return rows;
+  for (const Site& site : sites)
+    if (ends_with(site.name, ".embed.out")) return &site;
   return nullptr;
 }
 
@@ -84,7 +89,9 @@ Tensor token_rows(Attachment& attachment, const Site& site, const std::vector<in
 
 Tensor first_prompt(Attachment& attachment, const Site& site, int64_t length,
                     const std::string& init, const std::string& text) {
-  if (init == "random" || length == 0)
+  const std::string stack = site.name.substr(0, site.name.find('.'));
+  const bool tokens = find_site(attachment.all_sites(), stack + ".embed.tok") != nullptr;
+  if (init == "random" || length == 0 || (init == "auto" && !tokens))
     return attachment.uniform(site, "prompt", {length, site.in}, 0.5);
   std::vector<int64_t> ids;
   if (init == "text") {

@@ -24,7 +24,8 @@ std::vector<Site> flow_sites(Attachment& attachment, const std::vector<std::stri
                              SiteKind kind, const char* method);
 
 /// First values of prompt rows [length, width]: "random" is U(-0.5, 0.5), "vocab" rows of random
-/// tokens, "text" the rows of a text's tokens, repeated or cut to the length.
+/// tokens, "text" the rows of a text's tokens, repeated or cut to the length; "auto" is vocab where
+/// the stack has tokens, else random.
 Tensor first_prompt(Attachment& attachment, const Site& site, int64_t length,
                     const std::string& init, const std::string& text);
 

@@ -89,10 +89,13 @@ bool HeadLayers::wanted(const Forward& pass) const {
   return pass.touched(in_) || (pool_ >= 0 && pass.touched(pool_));
 }
 
-std::unique_ptr<Head> HeadLayers::make(const std::shared_ptr<Forward>& pass,
-                                       const Tensor& features) const {
+std::unique_ptr<Head> HeadLayers::make(const std::shared_ptr<Forward>& pass, const Tensor& features,
+                                       bool capture) const {
   if (proj_ < 0) return nullptr;
-  return std::make_unique<ProjectionHead>(pass, proj_, bias_, logits_, features);
+  std::unique_ptr<ProjectionHead> head =
+      std::make_unique<ProjectionHead>(pass, proj_, bias_, logits_, features);
+  if (capture) head->make_all();
+  return head;
 }
 
 ProjectionHead::ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits,
@@ -104,6 +107,7 @@ ProjectionHead::ProjectionHead(std::shared_ptr<Forward> pass, int projection, in
       features_(std::move(features)) {}
 
 Tensor ProjectionHead::logits(const Tensor& which) const {
+  if (all_.defined()) return which.defined() ? all_.index_select(0, which.to(at::kLong)) : all_;
   const Tensor features =
       which.defined() ? features_.index_select(0, which.to(at::kLong)) : features_;
   Tensor y = cast(pass_->project(projection_, features), pass_->master());

@@ -19,8 +19,10 @@ class HeadLayers {
   bool needs_every_row() const { return !pooled() || head_.token >= 0; }
   /// What enters the last projection, from the final rows x. `input`: what the model was given.
   Tensor features(Forward& pass, const Tensor& x, const Stream& input) const;
-  /// The last projection over ready features; null without a head.
-  std::unique_ptr<Head> make(const std::shared_ptr<Forward>& pass, const Tensor& features) const;
+  /// The last projection over ready features; null without a head. `capture`: the logits of all
+  /// rows are made at once, so that they are among what the pass captured.
+  std::unique_ptr<Head> make(const std::shared_ptr<Forward>& pass, const Tensor& features,
+                             bool capture) const;
   /// True when something before the last projection is to be computed without a head.
   bool wanted(const Forward& pass) const;
 
@@ -39,13 +41,15 @@ class ProjectionHead final : public Head {
   /// bias: a Vector site added to the projection (tied output), or -1.
   ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits,
                  Tensor features);
+  /// Makes the logits of all rows now, once.
+  void make_all() { all_ = logits(Tensor()); }
   Tensor logits(const Tensor& which) const override;
   Score cross_entropy(const Tensor& labels, const Tensor& weights, double smoothing) const override;
 
  private:
   std::shared_ptr<Forward> pass_;  // shared with nothing else once forward returned
   int projection_, bias_, logits_;
-  Tensor features_;
+  Tensor features_, all_;
 };
 
 }  // namespace attune

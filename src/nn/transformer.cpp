@@ -79,11 +79,14 @@ Output Transformer::forward(const Batch& batch, const Want& want) {
     memory = x;
     memory_stream = stack.spec().name;
   }
-  const bool head = want.head && spec_.head.kind != HeadKind::None;
+  const bool capture =
+      std::any_of(want.sites.begin(), want.sites.end(),
+                  [](const std::string& glob) { return glob_match(glob, "logits"); });
+  const bool head = (want.head || capture) && spec_.head.kind != HeadKind::None;
   const bool before = head_->wanted(*pass) && (spec_.head.pooler || !head_->pooled());
   if (head || before) {
     const Tensor features = head_->features(*pass, x, input);
-    if (head) output.head = head_->make(pass, features);
+    if (head) output.head = head_->make(pass, features, capture);
   }
   output.captured = pass->take_captured();
   return output;

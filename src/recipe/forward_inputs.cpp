@@ -69,8 +69,8 @@ NamedTensors forward_all(Target& target, const Dataset& data,
       at::NoGradGuard no_grad;
       const Output output = target.model().forward(batch, want);
       for (const std::pair<const std::string, Tensor>& entry : output.captured)
-        out.emplace_back(prefix + entry.first, plain(entry.second));
-      if (logits && output.head != nullptr) {
+        if (entry.first != "logits") out.emplace_back(prefix + entry.first, plain(entry.second));
+      if ((logits || output.captured.count("logits") > 0) && output.head != nullptr) {
         const Tensor values = output.head->logits(Tensor());
         const bool sequence =
             dynamic_cast<const Transformer&>(target.model()).spec().head.kind == HeadKind::Sequence;

@@ -68,7 +68,10 @@ std::vector<NamedOptions> all_checked(const Registry<T>& registry, std::string_v
 }  // namespace
 
 std::vector<NamedOptions> checked_methods(const Node& node) {
-  return all_checked(methods(), "method", read_named_list(node, "methods"));
+  std::vector<Named> named = read_named_list(node, "methods");
+  for (Named& one : named)
+    if (one.name == "bitfit") one.name = "bias";  // the paper's name for training the biases
+  return all_checked(methods(), "method", named);
 }
 
 std::vector<NamedOptions> checked_policies(const Node& node) {

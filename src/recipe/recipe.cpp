@@ -8,8 +8,10 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "base/text.h"
+#include "recipe/data_files.h"
 #include "recipe/names.h"
 #include "recipe/values.h"
+#include "train/evaluate.h"
 
 namespace attune {
 
@@ -28,33 +30,8 @@ const std::vector<Option>& top_options() {
       {"output", "string", "null", "", "run directory; default: runs/ and the recipe's name"},
       {"init_from", "string", "null", "", "a run to start from"},
       {"label_smoothing", "number", "0", "[0, 1)", "share of the target spread over all labels"},
-      {"eval_on", "any", "[]", "", "further files evaluated at the end (not built yet)"},
+      {"eval_on", "any", "[]", "", "further files to evaluate on, each under a name"},
       {"class_weights", "any", "null", "", "balanced, or {label: weight}"},
-  };
-  return kOptions;
-}
-
-const std::vector<Option>& data_options() {
-  static const std::vector<Option> kOptions = {
-      {"train", "any", "required", "", "a path, a list of paths, or {path, columns, limit}"},
-      {"eval", "any", "null", "",
-       "the same as train, or a share of it such as 10%, or a number of its rows"},
-      {"columns", "map", "{}", "", "role: column"},
-      {"max_length", "int", "0", "[0, inf)", "tokens an input; 0: what the model takes"},
-      {"too_long", "choice", "truncate", "truncate|stride|error",
-       "what is done with longer inputs"},
-      {"on_bad_row", "choice", "error", "error|skip", "what is done with rows that cannot be read"},
-      {"header", "bool", "true", "", "CSV and TSV: the first line names the columns"},
-  };
-  return kOptions;
-}
-
-const std::vector<Option>& file_options() {
-  static const std::vector<Option> kOptions = {
-      {"path", "string", "required", "", "the file"},
-      {"columns", "map", "{}", "", "role: column, for this file"},
-      {"limit", "int", "0", "[0, inf)", "rows read; 0: all"},
-      {"weight", "number", "1", "(0, inf)", "share of the mixture (not built yet)"},
   };
   return kOptions;
 }
@@ -84,6 +61,15 @@ const std::vector<Option>& train_options() {
   return kOptions;
 }
 
+const std::vector<Option>& head_options() {
+  static const std::vector<Option> kOptions = {
+      {"pool", "choice", "auto", "auto|first|pooler|mean|max", "how a sequence becomes one vector"},
+      {"dropout", "number", "auto", "[0, 1)",
+       "dropout before the last projection; auto: the checkpoint's"},
+  };
+  return kOptions;
+}
+
 const std::vector<Option>& adamw_options() {
   static const std::vector<Option> kOptions = {
       {"lr", "number", "auto", "(0, 1000]", "peak learning rate"},
@@ -92,91 +78,6 @@ const std::vector<Option>& adamw_options() {
       {"weight_decay", "number", "0.01", "[0, inf)", "decoupled weight decay"},
   };
   return kOptions;
-}
-
-bool is_none(const Node& node) {
-  return node.is_null() || (node.is_scalar() && node.text() == "none");
-}
-
-/// Role -> column; a role that no task knows is a mistake.
-std::map<std::string, std::string> read_columns(const Node& node, const std::string& path) {
-  static const std::vector<std::string> kRoles = {
-      "text",       "text_pair", "label",  "labels",  "tokens", "tags",
-      "question",   "context",   "source", "target",  "prompt", "messages",
-      "sentence1",  "sentence2", "score",  "answers", "anchor", "positive",
-      "completion", "negative",  "image",  "audio"};
-  std::map<std::string, std::string> result;
-  for (const auto& [role, column] : node.entries()) {
-    if (std::find(kRoles.begin(), kRoles.end(), role) == kRoles.end())
-      fail(ErrorCode::BadInput, "{}: {}.{}: no task has such a column;{}", column.place().text(),
-           path, role, suggestion(role, kRoles));
-    result[role] = column.as_string(path + "." + role);
-  }
-  return result;
-}
-
-DataFile read_file_entry(const Node& node, const std::string& path) {
-  constexpr std::string_view kForms = "a path, or {path, columns, limit}";
-  DataFile file;
-  if (node.is_map()) {
-    const Options options(file_options(), node, path);
-    file.path = options.get<std::string>("path");
-    file.columns = read_columns(options.node("columns"), path + ".columns");
-    file.limit = options.get<int64_t>("limit");
-    if (options.get<double>("weight") != 1)
-      fail(ErrorCode::Unsupported,
-           "{}: mixing files by weight is not built yet; leave it out, or set a limit",
-           options.where("weight"));
-  } else {
-    if (!node.is_scalar()) wrong_value(node, path, kForms);
-    file.path = node.text();
-  }
-  if (file.path.empty()) wrong_value(node, path, kForms);
-  return file;
-}
-
-std::vector<DataFile> read_files(const Node& node, const std::string& path) {
-  if (!node.is_list()) return {read_file_entry(node, path)};
-  if (node.items().empty()) wrong_value(node, path, "at least one file");
-  std::vector<DataFile> files;
-  for (size_t i = 0; i < node.items().size(); ++i)
-    files.push_back(read_file_entry(node.items()[i], format("{}[{}]", path, i)));
-  return files;
-}
-
-/// data.eval: files, a percentage, or an unquoted number of rows.
-void read_eval(const Node& node, Recipe& recipe) {
-  if (is_none(node)) return;
-  if (!node.is_scalar()) {
-    recipe.eval = read_files(node, "data.eval");
-    return;
-  }
-  double share = 0;
-  if (read_percent(node.text(), share)) {
-    if (!(share > 0 && share < 1)) wrong_value(node, "data.eval", "a share between 0% and 100%");
-    recipe.eval_share = share;
-    return;
-  }
-  const Json value = node.to_json();
-  if (!value.is_number()) {
-    recipe.eval = read_files(node, "data.eval");
-    return;
-  }
-  if (!value.is_number_integer() || value.get<int64_t>() < 1)
-    wrong_value(node, "data.eval",
-                "a path, a share such as 10%, or a number of rows of at least 1");
-  recipe.eval_share = value.get<double>();
-}
-
-void read_data(const Node& node, Recipe& recipe) {
-  const Options options(data_options(), node, "data");
-  recipe.train = read_files(options.node("train"), "data.train");
-  read_eval(options.node("eval"), recipe);
-  recipe.columns = read_columns(options.node("columns"), "data.columns");
-  recipe.max_length = options.get<int64_t>("max_length");
-  recipe.too_long = options.get<std::string>("too_long");
-  recipe.skip_bad_rows = options.get<std::string>("on_bad_row") == "skip";
-  recipe.header = options.get<bool>("header");
 }
 
 Json read_class_weights(const Node& node) {
@@ -230,12 +131,25 @@ void read_optimizer(const Options& train, Recipe& recipe) {
   if (outside) recipe.lr = train.get<double>("lr");
 }
 
+/// accuracy, or NAME/accuracy of a set of eval_on.
+void check_best(const Recipe& recipe, const Node& node) {
+  const size_t slash = recipe.best_metric.find('/');
+  check_metric(metric_name(recipe.best_metric), node);
+  if (slash == std::string::npos) return;
+  std::vector<std::string> names;
+  for (const DataFile& file : recipe.eval_on) names.push_back(file.name);
+  const std::string name = recipe.best_metric.substr(0, slash);
+  if (std::find(names.begin(), names.end(), name) == names.end())
+    fail(ErrorCode::BadInput, "{}{}train.best: eval_on has no set \"{}\";{}", node.place().text(),
+         node.place().text().empty() ? "" : ": ", name, suggestion(name, names));
+}
+
 /// best: accuracy, or {metric: accuracy, patience: 5}.
 void read_best(const Node& node, Recipe& recipe) {
   if (is_none(node)) return;
   if (node.is_scalar()) {
     recipe.best_metric = node.text();
-    check_metric(recipe.best_metric, node);
+    check_best(recipe, node);
     return;
   }
   const Options options(
@@ -244,7 +158,7 @@ void read_best(const Node& node, Recipe& recipe) {
       node, "train.best");
   recipe.best_metric = options.get<std::string>("metric");
   recipe.patience = options.get<int64_t>("patience");
-  check_metric(recipe.best_metric, options.node("metric"));
+  check_best(recipe, options.node("metric"));
 }
 
 /// How long to train and how much at a time.
@@ -297,20 +211,15 @@ Recipe Recipe::from_node(const Node& node) {
   recipe.init_from = options.get<std::string>("init_from");
   recipe.output = options.get<std::string>("output");
   if (recipe.output.empty()) recipe.output = default_output(node, recipe.task);
-  read_data(options.node("data"), recipe);
+  read_data(options.node("data"), options.node("eval_on"), recipe);
   recipe.methods = checked_methods(options.node("methods"));
   recipe.policies = checked_policies(options.node("policies"));
   recipe.objective = checked_objective(options.node("objective"));
-  const Options head({{"pool", "choice", "auto", "auto|first|pooler|mean|max",
-                       "how a sequence becomes one vector"}},
-                     options.node("head"), "head");
+  const Options head(head_options(), options.node("head"), "head");
   recipe.pool = head.get<std::string>("pool");
+  if (head.node("dropout").text() != "auto") recipe.head_dropout = head.get<double>("dropout");
   recipe.label_smoothing = options.get<double>("label_smoothing");
   recipe.class_weights = read_class_weights(options.node("class_weights"));
-  if (options.given("eval_on") && !options.node("eval_on").items().empty())
-    fail(ErrorCode::Unsupported,
-         "{}: evaluating further files is not built yet; run attune eval on each after the run",
-         options.where("eval_on"));
   read_train(options.node("train"), recipe);
   return recipe;
 }

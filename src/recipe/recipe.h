@@ -10,12 +10,13 @@
 
 namespace attune {
 
-/// One file of examples: where it is, its own names of columns (role -> column), and how many rows
-/// are read (0: all).
+/// One file of examples.
 struct DataFile {
   std::string path;
-  std::map<std::string, std::string> columns;
-  int64_t limit = 0;
+  std::map<std::string, std::string> columns;  // role -> column, for this file alone
+  int64_t limit = 0;                           // rows read; 0: all
+  double weight = 0;                           // of a training mixture; 0: none is stated
+  std::string name;                            // eval_on: leads the names of its metrics
 };
 
 /// A registered thing chosen by name, with the options the user gave; its registry checks them.
@@ -28,7 +29,7 @@ struct NamedOptions {
 /// A training recipe: typed, checked, every default filled in.
 struct Recipe {
   std::string model, task, init_from, output;
-  std::vector<DataFile> train, eval;
+  std::vector<DataFile> train, eval, eval_on;
   double eval_share =
       0;  // evaluation rows held out of train: in (0, 1) a share, from 1 a count; 0: none
   std::map<std::string, std::string> columns;
@@ -39,6 +40,7 @@ struct Recipe {
   std::vector<NamedOptions> methods, policies;  // no methods: full fine-tuning
   NamedOptions objective;                       // "auto": the task's own
   std::string pool = "auto";
+  double head_dropout = -1;  // -1: the checkpoint's
   double label_smoothing = 0;
   Json class_weights;  // null, "balanced", or {label: weight}
 
@@ -56,7 +58,8 @@ struct Recipe {
   std::string precision = "auto";
   Interval eval_every, save_every;
   int64_t log_every = 10, keep = 2;
-  std::string best_metric;  // "": the last state is kept; "auto": the task's main metric
+  /// "": the last state is kept; "auto": the task's main metric; NAME/metric: of a set of eval_on.
+  std::string best_metric;
   int64_t patience = 0;
   uint64_t seed = 1;
   int threads = 0;  // 0: all this process may use

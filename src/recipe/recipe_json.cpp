@@ -8,11 +8,12 @@ namespace attune {
 namespace {
 
 Json file_json(const DataFile& file) {
-  if (file.columns.empty() && file.limit == 0) return file.path;
   Json result = {{"path", file.path}};
+  if (!file.name.empty()) result["name"] = file.name;
   if (!file.columns.empty()) result["columns"] = file.columns;
   if (file.limit != 0) result["limit"] = file.limit;
-  return result;
+  if (file.weight > 0) result["weight"] = file.weight;
+  return result.size() == 1 ? Json(file.path) : result;
 }
 
 /// One file too is written as a list: a path such as "10%" stays a path.
@@ -31,6 +32,7 @@ Json eval_json(const Recipe& recipe) {
 
 Json data_json(const Recipe& recipe) {
   Json result = {{"train", files_json(recipe.train)}, {"eval", eval_json(recipe)}};
+  result["eval_on"] = files_json(recipe.eval_on);
   result["columns"] = recipe.columns.empty() ? Json::object() : Json(recipe.columns);
   result["max_length"] = recipe.max_length;
   result["too_long"] = recipe.too_long;
@@ -103,6 +105,7 @@ Json Recipe::resolved() const {
   result["policies"] = named_list_json(policies);
   result["objective"] = named_json(objective);
   result["head"]["pool"] = pool;
+  result["head"]["dropout"] = head_dropout < 0 ? Json("auto") : Json(head_dropout);
   result["label_smoothing"] = label_smoothing;
   result["class_weights"] = class_weights;
   result["train"] = train_json(*this);

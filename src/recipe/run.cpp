@@ -71,6 +71,7 @@ Json run_record(Session& session, const Trainer::Result& result, const TrainConf
   const AdapterCard card = session.card();
   return Json{
       {"metrics", result.metrics},
+      {"eval_on", result.eval_on},
       {"kept", Json{{"step", result.kept_step},
                     {"which", config.best_metric.empty() ? "last" : "best " + config.best_metric}}},
       {"steps", result.steps},
@@ -96,6 +97,15 @@ Json run_record(Session& session, const Trainer::Result& result, const TrainConf
                       {"data", session.data_fingerprint()}}}};
 }
 
+/// "accuracy", or "NAME/accuracy", of the state that is kept; null when there is none.
+Json kept_metric(const Trainer::Result& result, const std::string& name) {
+  const size_t slash = name.find('/');
+  const Json metrics = slash == std::string::npos
+                           ? result.metrics
+                           : result.eval_on.value(name.substr(0, slash), Json::object());
+  return metrics.is_object() ? metrics.value(metric_name(name), Json()) : Json();
+}
+
 void write_trainer_state(const std::string& run, const Trainer::Result& result,
                          const TrainConfig& config) {
   TrainerState state;
@@ -104,8 +114,8 @@ void write_trainer_state(const std::string& run, const Trainer::Result& result,
   state.logging_steps = config.log_every;
   state.train_batch_size = config.batches.batch_size;
   if (!result.history.empty()) state.epoch = result.history.back().value("epoch", 0.0);
-  if (!config.best_metric.empty() && result.metrics.contains(config.best_metric))
-    state.best_metric = result.metrics[config.best_metric].get<double>();
+  const Json best = kept_metric(result, config.best_metric);
+  if (best.is_number()) state.best_metric = best.get<double>();
   const std::vector<Json> records(result.history.begin(), result.history.end());
   write_file_atomic(run + "/trainer_state.json", trainer_state_json(state, records).dump(2) + "\n");
 }
@@ -145,12 +155,41 @@ void set_threads(const Recipe& recipe) {
   at::set_num_threads(threads);
 }
 
+std::string absolute(const std::string& path) {
+  return fs::absolute(path).lexically_normal().string();
+}
+
+/// The recipe as it is recorded: what it names on this machine under absolute paths, so that it
+/// means the same from any folder. Names that are looked up elsewhere stay names.
+Recipe located(Recipe recipe) {
+  if (directory_exists(recipe.model)) recipe.model = absolute(recipe.model);
+  if (!recipe.init_from.empty()) recipe.init_from = absolute(recipe.init_from);
+  for (std::vector<DataFile>* files : {&recipe.train, &recipe.eval, &recipe.eval_on})
+    for (DataFile& file : *files)
+      if (file.path != "-") file.path = absolute(file.path);
+  recipe.output = absolute(recipe.output);
+  return recipe;
+}
+
+/// A run must not empty the directory that it starts from.
+void check_start(const Recipe& recipe) {
+  if (recipe.init_from.empty() || !directory_exists(recipe.output)) return;
+  const std::string output = fs::canonical(recipe.output).string() + "/";
+  const std::string start = fs::weakly_canonical(recipe.init_from).string() + "/";
+  if (starts_with(start, output) || starts_with(output, start))
+    fail(ErrorCode::BadInput,
+         "init_from: {} and the output {} are the same run; give another "
+         "`output`",
+         recipe.init_from, recipe.output);
+}
+
 }  // namespace
 
 int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
   set_threads(recipe);
   const std::string run = recipe.output;
   check_directory(run, overwrite);
+  check_start(recipe);
   Session session(std::move(recipe));  // everything is checked before anything is written
   session.train_config();
   session.check_rows();
@@ -158,7 +197,8 @@ int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
   const FileLock lock(run + "/.lock");
   check_directory(run, overwrite);  // another process may have been quicker
   clear_directory(run);
-  write_file_atomic(run + "/recipe.yaml", session.recipe().resolved_yaml());
+  if (session.start() != nullptr) session.start()->keep_in(run);
+  write_file_atomic(run + "/recipe.yaml", located(session.recipe()).resolved_yaml());
   return run_trainer(session, run, false, progress, result);
 }
 
@@ -170,6 +210,7 @@ int resume_run(const std::string& run, int threads, Progress& progress, Json& re
   remove_left_overs(run);
   Recipe recipe = load_recipe(run + "/recipe.yaml", {});
   recipe.output = run;
+  if (const std::string start = kept_start(run); !start.empty()) recipe.init_from = start;
   if (threads > 0) recipe.threads = threads;
   set_threads(recipe);
   Session session(std::move(recipe));

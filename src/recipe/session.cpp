@@ -1,6 +1,7 @@
 #include "recipe/session.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <numeric>
 
 #include "base/error.h"
@@ -14,6 +15,7 @@
 #include "objectives/registry.h"
 #include "policies/registry.h"
 #include "recipe/model_path.h"
+#include "recipe/open_data.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
@@ -44,36 +46,20 @@ Session::Session(Recipe recipe)
   make_task();
   make_model();
   attach();
+  if (start_) start_->fill(*adaptation_, fingerprint(), start_head_);
 }
-
-namespace {
-
-Dataset open_files(const std::vector<DataFile>& files, const Recipe& recipe) {
-  std::vector<std::string> paths;
-  ReadOptions options;
-  options.header = recipe.header;
-  options.skip_bad_rows = recipe.skip_bad_rows;
-  for (const DataFile& file : files) {
-    paths.push_back(file.path);
-    options.limit = std::max(options.limit, file.limit);
-    if (files.size() > 1 && file.limit > 0)
-      fail(ErrorCode::Unsupported,
-           "data: a limit on one of several files ({}) is not built yet; give one file", file.path);
-  }
-  Dataset data = Dataset::open(paths, options);
-  if (!data.bad_rows().empty())
-    log_warning("skipped {} bad row(s); the first: {}", data.bad_rows().size(), data.bad_rows()[0]);
-  return data;
-}
-
-}  // namespace
 
 void Session::open_data() {
-  for (const DataFile& file : recipe_.train)
-    for (const std::pair<const std::string, std::string>& entry : file.columns)
-      recipe_.columns.insert(entry);
+  // The columns of a single file are those of the run: predictions read theirs by the same names.
+  if (recipe_.train.size() == 1) {
+    for (const std::pair<const std::string, std::string>& entry : recipe_.train[0].columns)
+      recipe_.columns[entry.first] = entry.second;
+    recipe_.train[0].columns.clear();
+  }
   train_ = DataView::all(open_files(recipe_.train, recipe_));
   if (!recipe_.eval.empty()) eval_ = DataView::all(open_files(recipe_.eval, recipe_));
+  for (const DataFile& file : recipe_.eval_on)
+    eval_on_.push_back({file.name, DataView::all(open_files({file}, recipe_))});
 }
 
 void Session::make_task() {
@@ -83,11 +69,6 @@ void Session::make_task() {
   context.columns = recipe_.columns;
   context.tokenizer = tokenizer_.get();
   context.error_when_too_long = recipe_.too_long == "error";
-  if (!recipe_.init_from.empty())
-    fail(ErrorCode::Unsupported,
-         "init_from: {}: starting from another run is not built yet; leave it out, or merge that "
-         "run (attune merge) and take the result as `model`",
-         recipe_.init_from);
   if (recipe_.too_long == "stride")
     fail(ErrorCode::Unsupported,
          "data.too_long: stride belongs to question answering, which is not built yet; "
@@ -99,6 +80,7 @@ void Session::make_task() {
     fail(ErrorCode::BadInput, "data.max_length: {} is more than the {} positions of {}",
          context.max_length, positions, recipe_.model);
   task_->prepare(train_.data, context);
+  if (!recipe_.init_from.empty()) take_labels(context);
   if (recipe_.eval_share > 0) {
     std::vector<std::string> strata;
     for (int64_t i = 0; i < train_.size(); ++i) strata.push_back(task_->stratum(train_.at(i)));
@@ -106,7 +88,16 @@ void Session::make_task() {
     eval_ = DataView{train_.data, parts.eval};
     train_.rows = parts.train;
   }
-  if (train_.size() == 0) fail(ErrorCode::BadInput, "data.train has no rows");
+}
+
+/// A run that starts from another keeps its labels, in its order, where they are enough.
+void Session::take_labels(TaskContext& context) {
+  start_ = std::make_unique<WarmStart>(recipe_.init_from);
+  const std::vector<std::string> labels = task_->labels();
+  context.label_order = start_->labels_for(recipe_.task, labels);
+  start_head_ = labels.empty() || !context.label_order.empty();
+  if (!context.label_order.empty() && context.label_order != labels)
+    task_->prepare(train_.data, context);
 }
 
 void Session::make_model() {
@@ -115,7 +106,8 @@ void Session::make_model() {
   options.own_head = true;
   options.head = task_->head();
   options.head.pool = recipe_.pool;
-  options.seed = recipe_.seed;
+  options.head.dropout = recipe_.head_dropout;
+  options.seed = value_seed();
   loaded_ = load_model(model_directory_, options);
   loaded_.model->encode_text = [this](const std::string& text) {
     EncodeOptions plain;
@@ -125,7 +117,7 @@ void Session::make_model() {
 }
 
 void Session::attach() {
-  adaptation_ = std::make_unique<Adaptation>(*loaded_.model, method_registry_, recipe_.seed);
+  adaptation_ = std::make_unique<Adaptation>(*loaded_.model, method_registry_, value_seed());
   if (recipe_.methods.empty()) adaptation_->add("default", {"full", Json::object()});
   for (const NamedOptions& method : recipe_.methods)
     adaptation_->add("default", {method.name, method.options}, method.path);
@@ -193,9 +185,11 @@ std::vector<std::string> Session::summary() const {
                          loaded_.model->config().value("model_type", "?"), with_thousands(total),
                          dtype_name(loaded_.model->numerics().compute)));
   for (const std::string& line : loaded_.report.lines()) lines.push_back("           " + line);
+  std::string evaluated = with_thousands(eval_.size());
+  for (const NamedView& set : eval_on_)
+    evaluated += format(" + {} ({})", with_thousands(set.view.size()), set.name);
   lines.push_back(format("data       {} rows to train ({}), {} to evaluate",
-                         with_thousands(train_.size()), train_.data.format_name(),
-                         with_thousands(eval_.size())));
+                         with_thousands(train_.size()), train_.data.format_name(), evaluated));
   lines.push_back(
       format("task       {}{}{}", recipe_.task,
              task_->labels().empty() ? "" : format(", {} labels", task_->labels().size()),
@@ -207,12 +201,36 @@ std::vector<std::string> Session::summary() const {
                          with_thousands(cost.trainable),
                          100.0 * static_cast<double>(cost.trainable) / static_cast<double>(total),
                          with_thousands(cost.head)));
+  if (start_)
+    lines.push_back(format("start      from {}{}", recipe_.init_from,
+                           start_head_ ? "" : "; the head starts anew, for its labels are others"));
   return lines;
 }
 
-void Session::check_rows() const {
+/// Which metrics a task has shows when it measures something: one row of the set is enough.
+void Session::check_best() {
+  const std::string name = train_config().best_metric;
+  if (name.empty()) return;
+  DataView one = eval_;
+  for (const NamedView& set : eval_on_)
+    if (name.starts_with(set.name + "/")) one = set.view;
+  one.rows.resize(1);
+  constexpr int64_t kTokens = 4096;
+  const Json metrics = evaluate(*loaded_.model, *task_, one, kTokens);
+  if (metrics.contains(metric_name(name))) return;
+  std::vector<std::string> known;
+  for (const auto& [metric, value] : metrics.items())
+    if (!value.is_structured() && metric != "examples") known.push_back(metric);
+  fail(ErrorCode::BadInput, "train.best: the task {} has no metric \"{}\";{}", recipe_.task,
+       metric_name(name), suggestion(metric_name(name), known));
+}
+
+void Session::check_rows() {
+  check_best();
   if (!recipe_.eval.empty())
     for (int64_t i = 0; i < eval_.size(); ++i) task_->encode(eval_.at(i), true);
+  for (const NamedView& set : eval_on_)
+    for (int64_t i = 0; i < set.view.size(); ++i) task_->encode(set.view.at(i), true);
   if (recipe_.too_long == "error")
     for (int64_t i = 0; i < train_.size(); ++i) task_->encode(train_.at(i), true);
 }
@@ -224,6 +242,7 @@ TrainConfig Session::train_config() const {
   config.minutes = recipe_.minutes;
   config.batches.batch_size = recipe_.batch_size;
   config.batches.batch_tokens = recipe_.batch_size > 0 ? 0 : recipe_.batch_tokens;
+  config.batches.mixture = mixture_of(train_, recipe_.train);
   config.accumulate = recipe_.accumulate;
   config.adamw = {recipe_.beta1, recipe_.beta2, recipe_.eps, recipe_.weight_decay};
   config.lr = recipe_.lr;
@@ -234,30 +253,37 @@ TrainConfig Session::train_config() const {
   config.log_every = recipe_.log_every;
   config.keep = recipe_.keep;
   config.best_metric = recipe_.best_metric == "auto" ? task_->main_metric() : recipe_.best_metric;
-  if (eval_.size() == 0 && !config.best_metric.empty())
+  const bool of_a_set = config.best_metric.find('/') != std::string::npos;
+  if (eval_.size() == 0 && !of_a_set && !config.best_metric.empty())
     fail(ErrorCode::BadInput,
-         "train.best needs evaluation data: give data.eval a file or a share such as 10%");
+         "train.best needs evaluation data: give data.eval a file or a share such as 10%{}",
+         eval_on_.empty() ? ""
+                          : format(", or name a metric of eval_on, as in {}/{}",
+                                   eval_on_.front().name, config.best_metric));
   config.patience = recipe_.patience;
   config.seed = recipe_.seed;
   return config;
 }
 
-AdapterCard Session::card() {
+const std::string& Session::fingerprint() {
   if (loaded_.fingerprint.empty()) loaded_.fingerprint = checkpoint_fingerprint(model_directory_);
+  return loaded_.fingerprint;
+}
+
+AdapterCard Session::card() {
   AdapterCard card;
   card.base = recipe_.model;
-  card.fingerprint = loaded_.fingerprint;
+  card.directory = std::filesystem::absolute(model_directory_).lexically_normal().string();
+  card.fingerprint = fingerprint();
   card.task = recipe_.task;
   card.task_state = task_->state();
   card.pool = loaded_.report.pool;
-  card.seed = recipe_.seed;
+  card.seed = value_seed();
   return card;
 }
 
 /// PEFT's files beside ours, where PEFT can express the methods; ours stay what is read back.
 void Session::write_peft_beside(const std::string& folder) {
-  const auto is_lora = [](const NamedOptions& method) { return method.name == "lora"; };
-  if (std::none_of(recipe_.methods.begin(), recipe_.methods.end(), is_lora)) return;
   const Transformer& model = dynamic_cast<const Transformer&>(*loaded_.model);
   const bool plain_head = !model.spec().head.ours;
   try {
@@ -282,7 +308,8 @@ TrainParts Session::parts(const std::string& run) {
                       save_adapter(
                           *adaptation_, "default", card(), run + "/adapter",
                           [this](const std::string& folder) { write_peft_beside(folder); });
-                    }};
+                    },
+                    eval_on_};
 }
 
 }  // namespace attune

@@ -10,6 +10,7 @@
 #include "core/policy.h"
 #include "methods/registry.h"
 #include "recipe/recipe.h"
+#include "recipe/warm_start.h"
 #include "tasks/registry.h"
 #include "text/tokenizer.h"
 #include "train/adapter_files.h"
@@ -36,23 +37,31 @@ class Session {
   Adaptation& adaptation() { return *adaptation_; }
   const DataView& train_view() const { return train_; }
   const DataView& eval_view() const { return eval_; }
+  const std::vector<NamedView>& eval_on() const { return eval_on_; }
   std::string train_format() const { return train_.data.format_name(); }
   /// What the user should know before the run, a line each.
   std::vector<std::string> summary() const;
   TrainConfig train_config() const;
   /// Reads the rows that could stop a run half way: those evaluated on, and with data.too_long:
-  /// error all others too.
-  void check_rows() const;
+  /// error all others too; and that the task has the metric that decides (train.best).
+  void check_rows();
   AdapterCard card();
   /// Makes the parts of a trainer; they refer to this session.
   TrainParts parts(const std::string& run);
   std::string data_fingerprint() const { return train_.data.fingerprint(); }
+  /// The run this one starts from; null when there is none.
+  const WarmStart* start() const { return start_.get(); }
 
  private:
   void open_data();
   void make_task();
+  void take_labels(TaskContext& context);
   void make_model();
   void attach();
+  void check_best();
+  const std::string& fingerprint();
+  /// The seed of initial values, which a run shares with the one it starts from.
+  uint64_t value_seed() const { return start_ ? start_->seed() : recipe_.seed; }
   void write_peft_beside(const std::string& folder);
   Tensor class_weights() const;
 
@@ -60,6 +69,9 @@ class Session {
   std::string model_directory_;
   std::unique_ptr<Tokenizer> tokenizer_;
   DataView train_, eval_;
+  std::vector<NamedView> eval_on_;
+  std::unique_ptr<WarmStart> start_;
+  bool start_head_ = false;
   Registry<Task> task_registry_;
   Registry<Tuner> method_registry_;
   std::unique_ptr<Task> task_;

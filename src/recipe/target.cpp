@@ -18,6 +18,18 @@ std::string adapter_folder(const std::string& name) {
   return "";
 }
 
+std::string base_of_adapter(const AdapterCard& card, const std::string& folder) {
+  if (directory_exists(card.directory)) return card.directory;
+  try {
+    return find_model(card.base);
+  } catch (const Error& error) {
+    fail(ErrorCode::NotFound,
+         "the adapter {} belongs to the model \"{}\", which is not there{}: {}", folder, card.base,
+         card.directory.empty() ? "" : format(" (when it was trained: {})", card.directory),
+         error.what());
+  }
+}
+
 namespace {
 
 struct Strength {
@@ -86,16 +98,6 @@ void make_task(Target& target, const TargetRequest& request) {
   target.task->restore(state, context);
 }
 
-/// The base checkpoint of an adapter: as it was named, else beside the run.
-std::string base_directory_of(const AdapterCard& card, const std::string& folder) {
-  try {
-    return find_model(card.base);
-  } catch (const Error& error) {
-    fail(ErrorCode::NotFound, "the adapter {} belongs to the model \"{}\", which is not there: {}",
-         folder, card.base, error.what());
-  }
-}
-
 /// Where a target's model, adapter and head come from, before anything large is read.
 struct Sources {
   std::string folder;     // of the attune.json that says how the model was built; "" when none does
@@ -114,12 +116,13 @@ void head_of_card(const AdapterCard& card, LoadOptions& load) {
   load.head.pool = card.pool.empty() ? "auto" : card.pool;
 }
 
-/// PEFT's classifier decides the head when the base checkpoint has none.
+/// PEFT's classifier decides the head when the base checkpoint has none, or another.
 void head_of_peft(const std::string& adapter, const std::string& directory, LoadOptions& load) {
-  const PeftCard card = read_peft_card(adapter);
-  const bool bare = head_of_config(read_json(directory + "/config.json")).kind == HeadKind::None;
-  load.own_head = bare && card.head.labels > 0;
-  if (load.own_head) load.head = card.head;
+  const HeadRequest wanted = read_peft_card(adapter).head;
+  const HeadRequest base = head_of_config(read_json(directory + "/config.json"));
+  load.own_head = wanted.kind != HeadKind::None && wanted.labels > 0 &&
+                  (base.kind != wanted.kind || base.labels != wanted.labels);
+  if (load.own_head) load.head = wanted;
 }
 
 Sources find_sources(const TargetRequest& request, Target& target) {
@@ -144,7 +147,7 @@ Sources find_sources(const TargetRequest& request, Target& target) {
   }
   if (target.run.empty() && is_peft(request.name)) sources.peft = request.name;
   if (!target.run.empty()) {
-    sources.directory = base_directory_of(target.card, sources.folder);
+    sources.directory = base_of_adapter(target.card, sources.folder);
   } else {
     sources.directory =
         find_model(sources.peft.empty() ? request.name : read_peft_card(sources.peft).base_model);

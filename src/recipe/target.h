@@ -41,5 +41,8 @@ std::unique_ptr<Target> open_target(const TargetRequest& request);
 
 /// The folder of a run's or adapter's attune.json; "" when `name` is neither.
 std::string adapter_folder(const std::string& name);
+/// The checkpoint that an adapter of ours was trained on: where it was then, else found by its
+/// name. Errors: NotFound, naming both.
+std::string base_of_adapter(const AdapterCard& card, const std::string& folder);
 
 }  // namespace attune

@@ -54,6 +54,10 @@ void read_warmup(const Node& node, std::string_view path, Schedule& schedule) {
 
 }  // namespace
 
+bool is_none(const Node& node) {
+  return node.is_null() || (node.is_scalar() && node.text() == "none");
+}
+
 void wrong_value(const Node& node, std::string_view path, std::string_view expected) {
   const std::string place = node.place().text();
   fail(ErrorCode::BadInput, "{}{}{}: expected {}, found {}", place, place.empty() ? "" : ": ", path,

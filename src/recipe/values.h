@@ -25,6 +25,9 @@ Json interval_json(const Interval& interval);
 Schedule read_schedule(const Node& node, std::string_view path);
 Json schedule_json(const Schedule& schedule);
 
+/// null, or the word none.
+bool is_none(const Node& node);
+
 /// Fails with BadInput: `recipe.yaml:7:12: train.eval_every: expected ..., found "soon"`.
 [[noreturn]] void wrong_value(const Node& node, std::string_view path, std::string_view expected);
 

@@ -1,5 +1,6 @@
 #include "report/trainer_state.h"
 
+#include <algorithm>
 #include <map>
 
 namespace attune {
@@ -31,8 +32,12 @@ Json trainer_log_entry(const Json& record) {
   copy_number(entry, "epoch", record, "epoch");
   copy_number(entry, "step", record, "step");
   if (record.contains("eval") && record["eval"].is_object()) {
-    for (const auto& metric : record["eval"].items())
-      if (metric.value().is_number()) entry["eval_" + metric.key()] = metric.value();
+    for (const auto& metric : record["eval"].items()) {
+      // Of a further evaluation set: "dev/accuracy" is eval_dev_accuracy there.
+      std::string name = "eval_" + metric.key();
+      std::replace(name.begin(), name.end(), '/', '_');
+      if (metric.value().is_number()) entry[name] = metric.value();
+    }
     return entry;
   }
   if (!record.contains("loss")) return nullptr;

@@ -24,7 +24,8 @@ struct TrainerState {
 /// The content of `trainer_state.json`, so that existing plotters read our runs. `records` are
 /// those of log.jsonl: a record with "loss" becomes {epoch, step, loss, grad_norm, learning_rate};
 /// one whose "eval" is an object becomes {epoch, step, eval_<name>: value, ...} with the object's
-/// numbers; others are left out. Keys are sorted, as there.
+/// numbers ("NAME/accuracy" of a further evaluation set becomes eval_NAME_accuracy); others are
+/// left out. Keys are sorted, as there.
 Json trainer_state_json(const TrainerState& state, const std::vector<Json>& records);
 
 /// A record of log.jsonl as an entry of log_history; null when it is neither of the two.

@@ -17,6 +17,11 @@ std::string TextTask::column_of(const Record& record, const std::string& role,
                                 const std::vector<std::string>& defaults) const {
   const std::map<std::string, std::string>::const_iterator given = context_.columns.find(role);
   if (given != context_.columns.end()) return given->second;
+  // A default name is a role too: {sentence1: question1} says where the first text is.
+  for (const std::string& name : defaults) {
+    const std::map<std::string, std::string>::const_iterator mapped = context_.columns.find(name);
+    if (mapped != context_.columns.end()) return mapped->second;
+  }
   for (const std::string& name : defaults)
     if (has_column(record, name)) return name;
   return defaults.front();

@@ -43,14 +43,16 @@ void save_adapter(const Adaptation& adaptation, const std::string& set, const Ad
   fs::remove_all(fresh);
   fs::create_directories(fresh);
   save_safetensors(fresh + "/attune.safetensors", adaptation.tensors(set));
-  const Json json{{"format", "attune-adapter"},
-                  {"version", 1},
-                  {"base_model", Json{{"name", card.base}, {"sha256", card.fingerprint}}},
-                  {"task", card.task},
-                  {"task_state", card.task_state},
-                  {"head", Json{{"pool", card.pool}}},
-                  {"seed", card.seed},
-                  {"methods", adaptation.manifest(set)}};
+  const Json json{
+      {"format", "attune-adapter"},
+      {"version", 1},
+      {"base_model",
+       Json{{"name", card.base}, {"directory", card.directory}, {"sha256", card.fingerprint}}},
+      {"task", card.task},
+      {"task_state", card.task_state},
+      {"head", Json{{"pool", card.pool}}},
+      {"seed", card.seed},
+      {"methods", adaptation.manifest(set)}};
   write_file_atomic(fresh + "/attune.json", json.dump(2) + "\n");
   if (beside) beside(fresh);
   replace_directory(fresh, directory);
@@ -68,6 +70,7 @@ AdapterCard read_adapter_card(const std::string& directory) {
   try {
     AdapterCard card;
     card.base = json.at("base_model").at("name").get<std::string>();
+    card.directory = json.at("base_model").value("directory", "");
     card.fingerprint = json.at("base_model").at("sha256").get<std::string>();
     card.task = json.at("task").get<std::string>();
     card.task_state = json.at("task_state");

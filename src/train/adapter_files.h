@@ -9,6 +9,7 @@ namespace attune {
 /// What attune.json says beside the methods: enough to build the same model again.
 struct AdapterCard {
   std::string base;         // model as the user named it
+  std::string directory;    // where it was, as an absolute path
   std::string fingerprint;  // SHA-256 over the base checkpoint's tensors
   std::string task;         // "classify", ...; empty for a bare adapter
   Json task_state = Json::object();

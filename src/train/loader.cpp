@@ -15,6 +15,7 @@ DataView DataView::all(Dataset data) {
 Loader::Loader(const Task& task, DataView view, uint64_t seed, SamplerOptions options)
     : task_(task),
       view_(std::move(view)),
+      seen_(view_.rows.size(), false),
       sampler_(
           view_.size(), seed,
           [this](int64_t example) {
@@ -25,11 +26,18 @@ Loader::Loader(const Task& task, DataView view, uint64_t seed, SamplerOptions op
           },
           options) {}
 
-Example Loader::encode(int64_t example) {
+Example Loader::encode(int64_t example) const {
   Example encoded = task_.encode(view_.at(example), true);
   encoded.id = view_.rows[static_cast<size_t>(example)];
-  if (encoded.dropped > 0) ++cut_rows_;
   return encoded;
+}
+
+void Loader::seek(Sampler::Position position, int64_t cut_rows) {
+  window_.clear();
+  sampler_.seek(position);
+  std::fill(seen_.begin(), seen_.end(), false);
+  sampler_.visit_given([this](int64_t example) { seen_[static_cast<size_t>(example)] = true; });
+  cut_rows_ = cut_rows;
 }
 
 Loader::Item Loader::next() {
@@ -42,6 +50,9 @@ Loader::Item Loader::next() {
     } else {
       item.examples.push_back(encode(example));
     }
+    const size_t row = static_cast<size_t>(example);
+    if (item.examples.back().dropped > 0 && !seen_[row]) ++cut_rows_;
+    seen_[row] = true;
     item.tokens += static_cast<int64_t>(item.examples.back().ids.size());
   }
   item.batch = task_.collate(item.examples);

@@ -32,8 +32,11 @@ class Loader {
   };
   Item next();
   Sampler& sampler() { return sampler_; }
+  /// Goes to a position of the sampler; `cut_rows` is what cut_rows() was there.
+  /// Errors: BadInput for a position that does not exist.
+  void seek(Sampler::Position position, int64_t cut_rows);
   int64_t examples() const { return view_.size(); }
-  /// Tokens cut off by max_length so far, and the rows they were cut from.
+  /// Rows given out so far of which max_length cut something off; each counts once.
   int64_t cut_rows() const { return cut_rows_; }
   /// "data/train.jsonl:17" of an example, for messages.
   std::string where(int64_t example) const {
@@ -41,13 +44,14 @@ class Loader {
   }
 
  private:
-  Example encode(int64_t example);
+  Example encode(int64_t example) const;
 
   const Task& task_;
   DataView view_;
   std::unordered_map<int64_t, Example> window_;  // encoded, not yet given out
   int64_t cut_rows_ = 0;
-  Sampler sampler_;  // last: its callback uses the members above
+  std::vector<bool> seen_;  // rows given out before
+  Sampler sampler_;         // last: its callback uses the members above
 };
 
 /// Runs `body` over the examples of a view in order of chunks; inside a chunk, batches are packed

@@ -68,7 +68,9 @@ void save_run_state(const std::string& run, const RunState& state, const NamedTe
                     {"tokens", state.tokens},
                     {"first_loss", state.first_loss},
                     {"last_loss", state.last_loss},
+                    {"cut_rows", state.cut_rows},
                     {"metrics", state.metrics},
+                    {"eval_on", state.eval_on},
                     {"policies", state.policies},
                     {"moments", state.moments},
                     {"history", state.history},
@@ -104,7 +106,9 @@ RunState parse_state(const Json& json) {
   state.tokens = json.at("tokens").get<int64_t>();
   state.first_loss = json.value("first_loss", 0.0);
   state.last_loss = json.value("last_loss", 0.0);
+  state.cut_rows = json.value("cut_rows", int64_t{0});
   state.metrics = json.value("metrics", Json());
+  state.eval_on = json.value("eval_on", Json::object());
   state.policies = json.at("policies").get<std::vector<std::string>>();
   state.moments = json.at("moments").get<std::vector<std::string>>();
   state.history = json.at("history");

@@ -28,7 +28,9 @@ struct RunState {
   int64_t log_bytes = 0;
   int64_t tokens = 0;
   double first_loss = 0, last_loss = 0;
+  int64_t cut_rows = 0;               // rows that max_length cut
   Json metrics;                       // of the state that is kept; null before the first evaluation
+  Json eval_on = Json::object();      // the same of further evaluation sets, by name
   std::vector<std::string> policies;  // TrainingPolicy::save_state
   std::vector<std::string> moments;   // trained tensors that have optimizer moments
   Json history = Json::array();       // logged records, for trainer_state.json

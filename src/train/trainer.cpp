@@ -29,7 +29,7 @@ double wall_time() {
 }
 
 bool lower_is_better(const std::string& name) {
-  const MetricInfo* info = find_metric(name);
+  const MetricInfo* info = find_metric(metric_name(name));
   return info != nullptr && !info->higher_is_better;
 }
 
@@ -97,7 +97,7 @@ void Trainer::restore() {
     optimizer_.expect(params_, state.moments);
     return state_tensors();
   });
-  loader_.sampler().seek(run_.position);
+  loader_.seek(run_.position, run_.cut_rows);
   stopped_early_ = config_.patience > 0 && run_.worse_evals >= config_.patience;
   log_info("going on from step {} ({:.1f} % done)", run_.step, 100 * clock().progress);
 }
@@ -137,7 +137,8 @@ Trainer::Result Trainer::run(bool resume) {
     train_window(window);
     report(window);
     const int64_t evals = times_passed(config_.eval_every, clock());
-    if (parts_.eval.size() > 0 && (evals > run_.evals || finished())) {
+    const bool evaluates = parts_.eval.size() > 0 || !parts_.eval_on.empty();
+    if (evaluates && (evals > run_.evals || finished())) {
       run_.evals = evals;
       evaluate_now();
     }
@@ -152,13 +153,14 @@ Trainer::Result Trainer::run(bool resume) {
   progress_.finish();
   if (signal == 0 && config_.best_metric.empty()) parts_.save_result();
   Result result{run_.metrics,
+                run_.eval_on,
                 run_.step,
                 run_.tokens,
                 static_cast<int64_t>(run_.examples),
                 run_.seconds,
                 run_.first_loss,
                 run_.last_loss,
-                run_.has_best && !config_.best_metric.empty() ? run_.best_step : run_.step,
+                config_.best_metric.empty() ? run_.step : run_.best_step,
                 stopped_early_,
                 signal,
                 loader_.cut_rows(),
@@ -212,6 +214,7 @@ void Trainer::before_step(const Pass& pass) {
   state_->pass = pass;
   state_->restart = false;
   refresh_united_masks();
+  for (Param& param : params_) param.frozen = false;  // policies hold back step by step
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
     policy->before_step(*state_);
   if (state_->restart) optimizer_.forget();
@@ -301,51 +304,53 @@ void Trainer::report(const Window& window) {
                    peak_resident_bytes());
 }
 
+/// Of the metric that decides, which the session has made sure of; empty while it is undefined (a
+/// correlation of constants).
+std::optional<double> Trainer::best_value(const Evaluation& found) const {
+  const std::string& name = config_.best_metric;
+  if (found.numbers.contains(name)) return found.numbers[name].get<double>();
+  const size_t slash = name.find('/');
+  const Json metrics = slash == std::string::npos
+                           ? found.metrics
+                           : found.eval_on.value(name.substr(0, slash), Json());
+  ATTUNE_ASSERT(metrics.is_object() && metrics.contains(metric_name(name)));
+  return std::nullopt;
+}
+
+void Trainer::keep(const Evaluation& found) {
+  run_.metrics = found.metrics;
+  run_.eval_on = found.eval_on;
+}
+
 void Trainer::evaluate_now() {
-  const Json metrics = evaluate(parts_.model, parts_.task, parts_.eval, config_.eval_batch_tokens);
-  Json flat = Json::object();
-  std::string text;
-  for (const auto& [name, value] : metrics.items()) {
-    if (!value.is_number() || name == "examples") continue;
-    flat[name] = value;
+  const Evaluation found = evaluate_all(parts_.model, parts_.task, parts_.eval, parts_.eval_on,
+                                        config_.eval_batch_tokens);
+  for (const auto& [name, value] : found.numbers.items())
     events_->scalar("eval/" + name, run_.step, value.get<double>(), wall_time());
-    if (text.size() < 60)
-      text += format("{}{} {:.4f}", text.empty() ? "" : ", ", name, value.get<double>());
-  }
   events_->flush();
-  log(Json{{"step", run_.step}, {"epoch", clock().epochs}, {"eval", flat}});
+  log(Json{{"step", run_.step}, {"epoch", clock().epochs}, {"eval", found.numbers}});
   progress_.hide();
-  log_info("step {}: {}", run_.step, text);
-  if (config_.best_metric.empty()) {
-    run_.metrics = metrics;
+  log_info("step {}: {}", run_.step, found.text());
+  if (config_.best_metric.empty()) return keep(found);
+  const std::optional<double> value = best_value(found);
+  const double sign = lower_is_better(config_.best_metric) ? -1 : 1;
+  const bool better = value && (!run_.has_best || sign * (*value - run_.best) > 0);
+  if (better || !run_.has_best) {
+    keep(found);
+    parts_.save_result();
+    run_.best_step = run_.step;
+  }
+  if (better) {
+    run_.has_best = true;
+    run_.best = *value;
+    run_.worse_evals = 0;
     return;
   }
-  if (!metrics.contains(config_.best_metric)) {
-    std::vector<std::string> known;
-    for (const auto& [name, value] : flat.items()) known.push_back(name);
-    fail(ErrorCode::BadInput, "train.best.metric: this task has no metric \"{}\";{}",
-         config_.best_metric, suggestion(config_.best_metric, known));
-  }
-  const double value = metrics[config_.best_metric].is_number()
-                           ? metrics[config_.best_metric].get<double>()
-                           : -1e300;
-  const double gain = lower_is_better(config_.best_metric) ? run_.best - value : value - run_.best;
-  if (!run_.has_best || gain > 0) {
-    run_.has_best = true;
-    run_.best = value;
-    run_.best_step = run_.step;
-    run_.worse_evals = 0;
-    run_.metrics = metrics;
-    parts_.save_result();
-  } else {
-    ++run_.worse_evals;
-    if (config_.patience > 0 && run_.worse_evals >= config_.patience) {
-      stopped_early_ = true;
-      progress_.hide();
-      log_info("no better {} in {} evaluations: stopping early", config_.best_metric,
-               run_.worse_evals);
-    }
-  }
+  ++run_.worse_evals;
+  if (config_.patience == 0 || run_.worse_evals < config_.patience) return;
+  stopped_early_ = true;
+  progress_.hide();
+  log_info("no better {} in {} evaluations: stopping early", config_.best_metric, run_.worse_evals);
 }
 
 void Trainer::save_now() {
@@ -360,6 +365,8 @@ void Trainer::save_now() {
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
     run_.policies.push_back(policy->save_state());
   run_.moments = optimizer_.tensors();
+  run_.cut_rows = loader_.cut_rows();
+  log_->sync();  // a checkpoint says how long the log was: it must be on the disk before
   save_run_state(parts_.run, run_, state_tensors(), config_.keep);
 }
 

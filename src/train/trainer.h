@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "report/progress.h"
 #include "report/tensorboard.h"
 #include "tasks/task.h"
+#include "train/evaluate.h"
 #include "train/loader.h"
 #include "train/optimizer.h"
 #include "train/run_state.h"
@@ -31,7 +33,7 @@ struct TrainConfig {
   Interval eval_every, save_every;
   int64_t log_every = 10;
   int64_t keep = 2;
-  std::string best_metric;  // "": the last state is the result
+  std::string best_metric;  // "": the last state is the result; NAME/metric: of a further set
   int64_t patience = 0;     // evaluations without improvement before the run stops; 0: never
   uint64_t seed = 1;
   int64_t eval_batch_tokens = 4096;
@@ -45,10 +47,11 @@ struct TrainParts {
   Objective& objective;
   std::vector<std::unique_ptr<TrainingPolicy>>& policies;
   DataView train;
-  DataView eval;                      // may be empty
-  Tensor class_weights;               // or undefined
-  std::string run;                    // the run directory
-  std::function<void()> save_result;  // writes RUN/adapter from the current state
+  DataView eval;                        // may be empty
+  Tensor class_weights;                 // or undefined
+  std::string run;                      // the run directory
+  std::function<void()> save_result;    // writes RUN/adapter from the current state
+  std::vector<NamedView> eval_on = {};  // further evaluation sets
 };
 
 /// The training loop. Once, on a fresh start: begin of every policy, calibrate of every method. A
@@ -61,6 +64,7 @@ class Trainer {
   Trainer(TrainConfig config, TrainParts parts, Progress& progress);
   struct Result {
     Json metrics;  // of the kept state; null without evaluation data
+    Json eval_on;  // the same of further evaluation sets, by name
     int64_t steps = 0, tokens = 0, examples = 0;
     double seconds = 0;
     double first_loss = 0, last_loss = 0;
@@ -92,6 +96,8 @@ class Trainer {
   [[noreturn]] void diverged(const Window& window, const char* what);
   void report(const Window& window);
   void evaluate_now();
+  std::optional<double> best_value(const Evaluation& found) const;
+  void keep(const Evaluation& found);
   void save_now();
   bool finished() const;
   double total_examples() const;

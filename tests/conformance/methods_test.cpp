@@ -159,11 +159,15 @@ TEST_P(Methods, TheDeclaredCountIsTheCountedOne) {
     for (const Owned& owned : recorder->owned()) touched.insert(owned.site);
     for (const std::pair<int, Edit>& edit : recorder->edits()) touched.insert(edit.first);
   }
-  for (const Param& param : adaptation_->trainable()) trainable += param.value.numel();
+  for (const Param& param : adaptation_->trainable())
+    trainable += param.mask.defined()
+                     ? param.mask.to(at::kBool).expand_as(param.value).sum().item<int64_t>()
+                     : param.value.numel();
   EXPECT_EQ(adaptation_->cost().trainable + adaptation_->cost().head, trainable);
   if (!entry().count) return;
   std::vector<Site> sites;
-  for (const int id : touched) sites.push_back(model_->sites()[static_cast<size_t>(id)]);
+  for (const int id : touched)
+    if (id >= 0) sites.push_back(model_->sites()[static_cast<size_t>(id)]);
   const Options options(entry().options, Node::from_json(spec().options, {"tiny", 0, 0}), "tiny");
   EXPECT_EQ(entry().count(sites, options), trainable);
 }

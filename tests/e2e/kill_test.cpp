@@ -135,6 +135,32 @@ TEST_F(Killed, FullFineTuningWithDropoutAndAccumulationEndsWithTheSameBytes) {
   EXPECT_EQ(read("full/model/model.safetensors"), read("whole/model/model.safetensors"));
 }
 
+TEST_F(Killed, WithDropoutEverywhereEndsWithTheSameBytes) {
+  // Dropout of the checkpoint's blocks, of the head and of the method; a mixture of two files.
+  write("more.jsonl", classify_rows(40, 5));
+  train_whole({"methods.0.lora.dropout=0.3", "head={pool: mean, dropout: 0.4}",
+               "train.accumulate=2",
+               "data.train=[{path: train.jsonl, weight: 1}, {path: more.jsonl, weight: 2}]",
+               "data.max_length=8"});
+  std::mt19937 draw(11);
+  int killed = 0;
+  for (int i = 0; i < 5 && !HasFailure(); ++i) {
+    const std::string run = "dropout-" + std::to_string(i);
+    killed += kill_after(run, duration_ * (0.2 + 0.7 * (draw() % 1000) / 1000.0)) ? 1 : 0;
+    expect_same_end(run);
+    EXPECT_EQ(json(run + "/run.json")["rows_cut"], json("whole/run.json")["rows_cut"]);
+  }
+  EXPECT_GE(killed, 3);
+}
+
+TEST_F(Killed, DropoutChangesTheResult) {
+  // Otherwise the test above would say nothing.
+  train_whole({"train.steps=5"});
+  sets_ = {"train.steps=5", "methods.0.lora.dropout=0.3"};
+  ASSERT_EQ(start("other").wait().status, 0);
+  EXPECT_NE(read(std::string("other") + kResult), expected_);
+}
+
 TEST_F(Killed, AnInterruptSavesAndSaysHowToGoOn) {
   stop_with(SIGINT, 130);
 }

@@ -143,6 +143,11 @@ TEST(CommandLine, MistakesNameTheNearestAndEndWithTwo) {
             "attune resume: bad input: \"b\" is one argument too many; see attune resume --help\n");
 }
 
+TEST(CommandLine, TextThatIsNotUtf8IsRefused) {
+  EXPECT_EQ(refusal({"predict", "run", "--text", "a\xff"}),
+            "attune: bad input: argument 4 is not valid UTF-8 (at its byte 1)\n");
+}
+
 TEST(CommandLine, ValuesOfTheWrongKindAreRefused) {
   for (const std::vector<std::string>& arguments :
        {std::vector<std::string>{"train", "r", "--epochs", "many"},
@@ -193,6 +198,11 @@ TEST(CommandLine, EveryCommandHasHelpWithTwoExamplesThatParse) {
         EXPECT_NE(help.find(flag.name), std::string::npos) << help << flag.name;
     EXPECT_EQ(printed({command.name, "-h"}), help);
   }
+}
+
+TEST(CommandLine, TheHelpOfAListNamesWhatItLists) {
+  EXPECT_NE(printed({"methods", "--help"}).find("\nNames: "), std::string::npos);
+  EXPECT_NE(printed({"tasks", "--help"}).find("classify, classify_multi"), std::string::npos);
 }
 
 TEST(CommandLine, TheProgramsHelpListsEveryCommandOnce) {

@@ -40,6 +40,17 @@ std::string numbers(int64_t count) {
   return text;
 }
 
+TEST(Spill, ATemporaryFileThatCannotBeMadeIsNamed) {
+  const char* const before = std::getenv("TMPDIR");
+  const std::string kept = before == nullptr ? "" : before;
+  ::setenv("TMPDIR", "/proc", 1);  // a folder in which nobody can make files
+  Spill spill(4);
+  const std::string text = error_text(ErrorCode::Io, [&] { spill.add("12345678", 8); });
+  before == nullptr ? ::unsetenv("TMPDIR") : ::setenv("TMPDIR", kept.c_str(), 1);
+  EXPECT_EQ(text.find("making a temporary file /proc/attune-data-"), 0u) << text;
+  EXPECT_NE(text.find("; set TMPDIR to a folder with space"), std::string::npos) << text;
+}
+
 TEST(Source, CompressedFilesAreReadByTheirFirstBytes) {
   const TempFolder folder;
   const std::string text = numbers(400000);  // several output buffers

@@ -8,6 +8,19 @@
 namespace attune {
 namespace {
 
+TEST(LogWriter, WhatIsSyncedIsWhatWasWritten) {
+  const TempFolder folder;
+  LogWriter log(folder.file("log.jsonl"));
+  log.sync();
+  log.write(Json{{"step", 1}});
+  log.sync();
+  EXPECT_EQ(read_file(folder.file("log.jsonl")).size(), log.size());
+  LogWriter full("/dev/null");  // no file that a disk could hold
+  EXPECT_EQ(error_text(ErrorCode::Io, [&] { full.sync(); })
+                .find("writing the log /dev/null to the disk: "),
+            0u);
+}
+
 TEST(LogWriter, EveryRecordIsALineThatIsReadableAtOnce) {
   const TempFolder folder;
   LogWriter log(folder.file("log.jsonl"));

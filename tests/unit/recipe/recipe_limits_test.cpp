@@ -7,21 +7,6 @@
 namespace attune {
 namespace {
 
-std::string refused_recipe(ErrorCode code, const std::string& text) {
-  return error_text(code, [&] { Recipe::from_node(parse_yaml(text, "r.yaml")); });
-}
-
-TEST(RecipeLimits, WhatIsNotBuiltYetSaysSo) {
-  const std::string head = "model: m\ntask: classify\n";
-  EXPECT_EQ(
-      refused_recipe(ErrorCode::Unsupported, head + "data: {train: {path: t, weight: 2}}\n"),
-      "r.yaml:3:33: data.train.weight: mixing files by weight is not built yet; leave it out, or "
-      "set a limit");
-  EXPECT_EQ(refused_recipe(ErrorCode::Unsupported, head + "data: {train: t}\neval_on: [x.jsonl]\n"),
-            "r.yaml:4:10: eval_on: evaluating further files is not built yet; run attune eval on "
-            "each after the run");
-}
-
 TEST(RecipeLimits, OverridesTakeThePlaceOfTheirRivals) {
   const TempFolder folder;
   const std::string file = folder.write("a.yaml",

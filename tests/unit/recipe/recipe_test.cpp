@@ -96,27 +96,32 @@ TEST(Recipe, TheExampleOfTheManualIsRead) {
 }
 
 TEST(Recipe, ResolvedRecipesReadBackAsTheSame) {
-  for (const char* assignment : {"train.lr=3e-5",
-                                 "data.eval=7%",
-                                 "data.eval=100",
-                                 "data.eval=e.jsonl",
-                                 "data.eval=[{path: e, limit: 3}]",
-                                 "train.minutes=1.5",
-                                 "train.eval_every=epoch",
-                                 "train.save_every={minutes: 0.5}",
-                                 "train.eval_every={epochs: 2}",
-                                 "train.schedule=constant",
-                                 "train.schedule={linear: {warmup: 7%}}",
-                                 "methods=[lora, norms]",
-                                 "methods=none",
-                                 "train.best=auto",
-                                 "class_weights=balanced",
-                                 "train.save_every={examples: 1000}",
-                                 "train.eval_every=0.7%",
-                                 "model='007'",
-                                 "train.epochs=0.1",
-                                 "objective={cross_entropy: {smoothing: 0.1}}",
-                                 "data.columns={text: '1'}"}) {
+  for (const char* assignment :
+       {"train.lr=3e-5",
+        "data.eval=7%",
+        "data.eval=100",
+        "data.eval=e.jsonl",
+        "data.eval=[{path: e, limit: 3}]",
+        "train.minutes=1.5",
+        "train.eval_every=epoch",
+        "train.save_every={minutes: 0.5}",
+        "train.eval_every={epochs: 2}",
+        "train.schedule=constant",
+        "train.schedule={linear: {warmup: 7%}}",
+        "methods=[lora, norms]",
+        "methods=none",
+        "train.best=auto",
+        "class_weights=balanced",
+        "train.save_every={examples: 1000}",
+        "train.eval_every=0.7%",
+        "model='007'",
+        "train.epochs=0.1",
+        "objective={cross_entropy: {smoothing: 0.1}}",
+        "data.columns={text: '1'}",
+        "head={dropout: 0.25}",
+        "data.train=[{path: a, weight: 2}, {path: b, weight: 0.5, limit: 3}]",
+        "eval_on=[dev/a.jsonl, {path: b.csv, name: other, limit: 4}]",
+        "data.eval_on={x: a, y: {path: b, columns: {text: c}}}"}) {
     const Recipe recipe = with(assignment);
     EXPECT_EQ(read(recipe.resolved_yaml()).resolved(), recipe.resolved()) << recipe.resolved_yaml();
   }

@@ -15,6 +15,11 @@ std::string refused(const std::string& text) {
   return error_text(ErrorCode::BadInput, [&] { parse_yaml(text, "r.yaml"); });
 }
 
+TEST(Yaml, OneDocumentIsExpected) {
+  EXPECT_EQ(error_text(ErrorCode::BadInput, [] { parse_yaml("a: 1\n---\nb: 2\n", "r.yaml"); }),
+            "r.yaml: one YAML document is expected, found more (after a line \"---\")");
+}
+
 TEST(Yaml, EveryNodeKnowsItsPlace) {
   const Node root = parse_yaml(
       "model: m\ntrain:\n  lr: 2e-4\nmethods:\n  - lora: {rank: 8}\n  - bias\n", "r.yaml");

@@ -21,6 +21,14 @@ TEST(TrainerState, LogRecordsBecomeEntriesOfTheHuggingFaceKind) {
       R"({"epoch":0.5,"eval_accuracy":0.75,"eval_loss":1.5,"step":10})");
 }
 
+TEST(TrainerState, FurtherEvaluationSetsLeadTheNames) {
+  EXPECT_EQ(trainer_log_entry(
+                parse_json(R"({"step":10,"epoch":0.5,"eval":{"accuracy":0.75,"dev/accuracy":0.5}})",
+                           "test"))
+                .dump(),
+            R"({"epoch":0.5,"eval_accuracy":0.75,"eval_dev_accuracy":0.5,"step":10})");
+}
+
 TEST(TrainerState, OtherRecordsAreLeftOut) {
   TrainerState state;
   const Json result =

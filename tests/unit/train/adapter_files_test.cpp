@@ -18,6 +18,7 @@ class AdapterFiles : public ::testing::Test {
     card_.task_state = Json{{"labels", {"x", "y", "z"}}};
     card_.pool = "mean";
     card_.seed = 11;
+    card_.directory = "/models/tiny";
     save_adapter(adaptation_, "default", card_, folder_.file("adapter"));
   }
   std::string load_error(ErrorCode code, const std::string& fingerprint = "") {
@@ -54,6 +55,7 @@ TEST_F(AdapterFiles, TheCardComesBackAsItWasSaved) {
   EXPECT_EQ(card.task_state, card_.task_state);
   EXPECT_EQ(card.pool, "mean");
   EXPECT_EQ(card.seed, 11u);
+  EXPECT_EQ(card.directory, "/models/tiny");
   ASSERT_EQ(card.methods.size(), 1u);
   EXPECT_EQ(card.methods[0]["lora"]["rank"], 2);
 }

@@ -24,6 +24,8 @@ RunState state_of(int64_t step) {
   state.tokens = 10;
   state.policies = {"one", ""};
   state.moments = {"a", "b"};
+  state.cut_rows = 13;
+  state.eval_on = Json{{"dev", Json{{"accuracy", 0.5}}}};
   state.history = Json::array({Json{{"step", 1}, {"loss", 0.1}}});
   return state;
 }
@@ -75,6 +77,8 @@ TEST(RunState, ComesBackAsItWasSaved) {
   EXPECT_EQ(got.tokens, 10);
   EXPECT_EQ(got.policies, expected.policies);
   EXPECT_EQ(got.moments, expected.moments);
+  EXPECT_EQ(got.cut_rows, expected.cut_rows);
+  EXPECT_EQ(got.eval_on, expected.eval_on);
   EXPECT_EQ(got.history, expected.history);
 }
 
@@ -124,6 +128,11 @@ TEST(RunState, ADamagedCheckpointIsSkippedForTheOneBefore) {
     EXPECT_NE(warnings.texts[0].find("skipping the damaged checkpoint"), std::string::npos)
         << warnings.texts[0];
     EXPECT_NE(warnings.texts[0].find("step-00000002"), std::string::npos) << warnings.texts[0];
+    const bool changed = name == "state.safetensors";
+    EXPECT_EQ(
+        warnings.texts[0].find("its SHA-256 is not the one in state.json") != std::string::npos,
+        changed)
+        << warnings.texts[0];
   }
 }
 

@@ -1,0 +1,47 @@
+// P_TUNING: rows in front of the token embeddings that a network made; files hold the rows (ours:
+// p_tuning).
+#include "exchange/peft_prompts.h"
+
+namespace attune {
+namespace {
+
+std::vector<PeftTuner> load(PeftSource& source) {
+  const Site& site = prompt_site(source.model, source.where);
+  const Tensor rows = prompt_rows(source, site);
+  PeftTuner tuner{"p_tuning", Json{{"sites", Json::array()},
+                                   {"length", rows.size(0)},
+                                   {"encoder", "none"},
+                                   {"pooled", true}}};
+  tuner.act_at(site);
+  tuner.set(site, "embedding", rows);
+  return {tuner};
+}
+
+PeftPiece save(const PeftView& view) {
+  const Json& options = view.options();
+  const Site& site = prompt_site(view.model(), view.recorder().method());
+  const int64_t hidden = options.at("hidden").get<int64_t>();
+  return prompt_piece(
+      view, "P_TUNING",
+      Json{{"encoder_reparameterization_type", options.at("encoder") == "lstm" ? "LSTM" : "MLP"},
+           {"encoder_hidden_size", hidden > 0 ? hidden : site.out},
+           {"encoder_num_layers", options.at("layers")},
+           {"encoder_dropout", 0.0}});
+}
+
+}  // namespace
+
+PeftType peft_p_tuning() {
+  PeftType type;
+  type.name = "P_TUNING";
+  type.methods = {"p_tuning"};
+  type.fields = prompt_fields({"encoder_reparameterization_type", "encoder_hidden_size",
+                               "encoder_num_layers", "encoder_dropout"});
+  type.shared = {kPromptTensor};
+  type.prompts = true;
+  type.load = load;
+  type.save = save;
+  return type;
+}
+
+}  // namespace attune

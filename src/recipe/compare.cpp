@@ -1,0 +1,207 @@
+#include "recipe/compare.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "recipe/names.h"
+#include "recipe/yaml.h"
+
+namespace attune {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Contender {
+  std::string label;
+  std::vector<NamedOptions> methods;
+};
+
+/// "lora", "{lora: {rank: 8}}" or "wide={lora: {rank: 64}}"; "a+b" is both in one run.
+Contender contender_of(const std::string& text) {
+  const size_t equals = text.find('=');
+  const bool labelled = equals != std::string::npos && equals < text.find('{');
+  Contender contender;
+  contender.label = labelled ? text.substr(0, equals) : text;
+  const std::string value = labelled ? text.substr(equals + 1) : text;
+  const std::vector<std::string> parts =
+      value.find('{') == std::string::npos ? split(value, '+') : std::vector<std::string>{value};
+  for (const std::string& part : parts) {
+    const Node node = parse_yaml(part, "--methods");
+    for (const NamedOptions& method : checked_methods(node)) contender.methods.push_back(method);
+  }
+  for (char& letter : contender.label)
+    if (std::string_view("{}[]:,\"' /*").find(letter) != std::string_view::npos) letter = '_';
+  return contender;
+}
+
+std::string run_folder(const CompareRequest& request, const Contender& contender, int64_t seed) {
+  return format("{}/{}-seed-{}", request.output, contender.label, seed);
+}
+
+/// Runs `attune ARGUMENTS` and waits; standard output goes nowhere.
+int run_program(const std::string& program, const std::vector<std::string>& arguments) {
+  // Ctrl-C reaches the run as well: it saves and ends, and its status ends the comparison.
+  struct sigaction ignore {
+  }, before{};
+  ignore.sa_handler = SIG_IGN;
+  ::sigaction(SIGINT, &ignore, &before);
+  const pid_t child = ::fork();
+  if (child < 0)
+    fail(ErrorCode::Io, "comparing: no process could be started for {}; free some memory", program);
+  if (child == 0) {
+    ::sigaction(SIGINT, &before, nullptr);
+    const int nowhere = ::open("/dev/null", O_WRONLY);
+    if (nowhere >= 0) ::dup2(nowhere, STDOUT_FILENO);
+    std::vector<char*> raw{const_cast<char*>(program.c_str())};
+    for (const std::string& argument : arguments)
+      raw.push_back(const_cast<char*>(argument.c_str()));
+    raw.push_back(nullptr);
+    ::execv(program.c_str(), raw.data());
+    ::_exit(127);
+  }
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0) {
+  }
+  ::sigaction(SIGINT, &before, nullptr);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int run_one(const CompareRequest& request, const Contender& contender, int64_t seed) {
+  const std::string run = run_folder(request, contender, seed);
+  if (file_exists(run + "/run.json")) return 0;
+  if (file_exists(run + "/recipe.yaml")) {
+    log_info("{}: going on", run);
+    return run_program(request.program, {"resume", run});
+  }
+  Recipe recipe = request.recipe;
+  recipe.methods = contender.methods;
+  recipe.seed = static_cast<uint64_t>(seed);
+  recipe.output = run;
+  const std::string path =
+      format("{}/recipes/{}-seed-{}.yaml", request.output, contender.label, seed);
+  fs::create_directories(request.output + "/recipes");
+  write_file_atomic(path, recipe.resolved_yaml());
+  log_info("{}: starting", run);
+  return run_program(request.program, {"train", path});
+}
+
+Json spread(const std::vector<double>& values) {
+  double sum = 0, squares = 0;
+  for (const double value : values) sum += value;
+  const double mean = sum / static_cast<double>(values.size());
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  const double sd =
+      values.size() > 1 ? std::sqrt(squares / static_cast<double>(values.size() - 1)) : 0;
+  return Json{{"mean", mean}, {"sd", sd}, {"values", values}};
+}
+
+/// One row from the runs of all seeds.
+Json row_of(const CompareRequest& request, const Contender& contender) {
+  std::map<std::string, std::vector<double>> metrics, sums;
+  Json last;
+  const int64_t first = static_cast<int64_t>(request.recipe.seed);
+  for (int64_t seed = first; seed < first + request.seeds; ++seed) {
+    last = read_json(run_folder(request, contender, seed) + "/run.json");
+    for (const auto& [name, value] : last.at("metrics").items())
+      if (value.is_number() && name != "examples") metrics[name].push_back(value.get<double>());
+    for (const char* name : {"seconds", "tokens_per_second", "peak_bytes"})
+      sums[name].push_back(last.at(name).get<double>());
+  }
+  Json row{{"method", contender.label}, {"seeds", request.seeds}};
+  for (const std::pair<const std::string, std::vector<double>>& entry : metrics)
+    row["metrics"][entry.first] = spread(entry.second);
+  for (const char* name : {"trainable", "head", "stored_bytes"}) row[name] = last["costs"][name];
+  for (const std::pair<const std::string, std::vector<double>>& entry : sums)
+    row[entry.first] = spread(entry.second)["mean"];
+  return row;
+}
+
+void write_rows(const CompareRequest& request, const Json& rows) {
+  write_file_atomic(request.output + "/compare.json", Json{{"rows", rows}}.dump(2) + "\n");
+  write_file_atomic(request.output + "/compare.md", compare_table(rows));
+}
+
+std::vector<Contender> contenders_of(const CompareRequest& request) {
+  std::vector<Contender> result;
+  for (const std::string& text : request.methods) {
+    result.push_back(contender_of(text));
+    for (size_t i = 0; i + 1 < result.size(); ++i)
+      if (result[i].label == result.back().label)
+        fail(ErrorCode::BadInput,
+             "--methods: \"{}\" stands there twice; give one of them a label of its own, such as "
+             "other={{lora: {{rank: 4}}}}",
+             result.back().label);
+  }
+  if (result.empty())
+    fail(ErrorCode::BadInput, "comparing: no method is named; give --methods lora,ia3,bias");
+  return result;
+}
+
+}  // namespace
+
+int compare(const CompareRequest& request, const std::function<void(const Json&)>& finished,
+            Json& rows) {
+  const std::vector<Contender> contenders = contenders_of(request);
+  if (request.seeds < 1)
+    fail(ErrorCode::BadInput, "--seeds: {} was given; at least 1 is needed", request.seeds);
+  fs::create_directories(request.output);
+  const FileLock lock(request.output + "/.lock");
+  rows = Json::array();
+  const int64_t first = static_cast<int64_t>(request.recipe.seed);
+  for (const Contender& contender : contenders) {
+    for (int64_t seed = first; seed < first + request.seeds; ++seed) {
+      const int status = run_one(request, contender, seed);
+      if (status != 0) return status;
+    }
+    rows.push_back(row_of(request, contender));
+    write_rows(request, rows);
+    finished(rows.back());
+  }
+  return 0;
+}
+
+std::string compare_table(const Json& rows) {
+  std::vector<std::string> names;
+  for (const Json& row : rows)
+    for (const auto& [name, value] : row.at("metrics").items())
+      if (names.size() < 3 && std::find(names.begin(), names.end(), name) == names.end())
+        names.push_back(name);
+  std::string text = "| method |";
+  std::string line = "|---|";
+  for (const std::string& name : names) {
+    text += format(" {} |", name);
+    line += "---:|";
+  }
+  text += " trained | head | stored | seconds | tokens/s | peak memory |\n";
+  text += line + "---:|---:|---:|---:|---:|---:|\n";
+  for (const Json& row : rows) {
+    text += format("| {} |", row.at("method").get<std::string>());
+    for (const std::string& name : names) {
+      const Json& metrics = row.at("metrics");
+      text += metrics.contains(name)
+                  ? format(" {:.4f} ± {:.4f} |", metrics[name]["mean"].get<double>(),
+                           metrics[name]["sd"].get<double>())
+                  : " |";
+    }
+    text += format(" {} | {} | {} | {:.1f} | {:.0f} | {} |\n",
+                   with_thousands(row.at("trainable").get<int64_t>()),
+                   with_thousands(row.at("head").get<int64_t>()),
+                   human_bytes(row.at("stored_bytes").get<double>()),
+                   row.at("seconds").get<double>(), row.at("tokens_per_second").get<double>(),
+                   human_bytes(row.at("peak_bytes").get<double>()));
+  }
+  return text;
+}
+
+}  // namespace attune

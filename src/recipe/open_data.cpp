@@ -1,0 +1,46 @@
+#include "recipe/open_data.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+
+namespace attune {
+
+Dataset open_files(const std::vector<DataFile>& files, const Recipe& recipe) {
+  ReadOptions options;
+  options.header = recipe.header;
+  options.skip_bad_rows = recipe.skip_bad_rows;
+  std::vector<InputFile> inputs;
+  for (const DataFile& file : files) {
+    InputFile input{file.path, file.limit};
+    for (const std::pair<const std::string, std::string>& entry : file.columns) {
+      // Tasks look for the recipe's name of a role, or for the role itself.
+      const std::map<std::string, std::string>::const_iterator known =
+          recipe.columns.find(entry.first);
+      const std::string name = known == recipe.columns.end() ? entry.first : known->second;
+      if (name != entry.second) input.renamed[name] = entry.second;
+    }
+    inputs.push_back(std::move(input));
+  }
+  Dataset data = Dataset::open(inputs, options);
+  if (!data.bad_rows().empty())
+    log_warning("skipped {} bad row(s); the first: {}", data.bad_rows().size(), data.bad_rows()[0]);
+  return data;
+}
+
+std::vector<MixtureSource> mixture_of(const DataView& train, const std::vector<DataFile>& files) {
+  if (files.empty() || files.front().weight <= 0) return {};
+  std::vector<MixtureSource> sources;
+  for (const DataFile& file : files) sources.push_back({{}, file.weight});
+  for (int64_t i = 0; i < train.size(); ++i)
+    sources[train.data.file_of(train.rows[static_cast<size_t>(i)])].examples.push_back(i);
+  for (size_t i = 0; i < sources.size(); ++i)
+    if (sources[i].examples.empty())
+      fail(ErrorCode::BadInput,
+           "data.train[{}]: none of the rows of {} are left for training; hold out fewer "
+           "(data.eval), or leave the file out",
+           i, files[i].path);
+  return sources;
+}
+
+}  // namespace attune

@@ -1,0 +1,75 @@
+// attune compare: one table of methods and seeds, resumable.
+#include <fstream>
+
+#include "e2e/workshop.h"
+
+namespace attune {
+
+namespace {
+
+class Compare : public Workshop {
+ protected:
+  Outcome run(std::vector<std::string> more) const {
+    std::vector<std::string> args{
+        "compare", "recipe.yaml", "--methods", "lora,bitfit", "--seeds",
+        "2",       "-o",          "table",     "--set",       "train.steps=6"};
+    args.insert(args.end(), more.begin(), more.end());
+    return attune(args);
+  }
+};
+
+TEST_F(Compare, GivesARowAMethodWithMeanAndSpreadOverTheSeeds) {
+  train_args({});
+  write("recipe.yaml", kRecipe);
+  const Outcome outcome = run({"--json"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const Json rows = Json::parse(outcome.out)["rows"];
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0]["method"], "lora");
+  EXPECT_EQ(rows[1]["method"], "bitfit");
+  for (size_t i = 0; i < 2; ++i) {
+    const std::string name = i == 0 ? "lora" : "bitfit";
+    double sum = 0;
+    for (const int seed : {1, 2})
+      sum += json("table/" + name + "-seed-" + std::to_string(seed) +
+                  "/run.json")["metrics"]["accuracy"]
+                 .get<double>();
+    EXPECT_NEAR(rows[i]["metrics"]["accuracy"]["mean"].get<double>(), sum / 2, 1e-12);
+    EXPECT_EQ(rows[i]["metrics"]["accuracy"]["values"].size(), 2U);
+    EXPECT_GT(rows[i]["peak_bytes"].get<double>(), 0);
+  }
+  EXPECT_EQ(json("table/compare.json")["rows"], rows);
+  EXPECT_NE(read("table/compare.md").find("| lora |"), std::string::npos);
+}
+
+TEST_F(Compare, WhatIsFinishedIsNotRunAgainAndWhatIsMissingIs) {
+  write("recipe.yaml", kRecipe);
+  ASSERT_EQ(run({}).status, 0);
+  const std::filesystem::path done = folder_ / "table/lora-seed-1/run.json",
+                              missing = folder_ / "table/bitfit-seed-2";
+  const std::filesystem::file_time_type before = std::filesystem::last_write_time(done);
+  const Json first = json("table/bitfit-seed-2/run.json")["metrics"];
+  std::filesystem::remove_all(missing);
+  const Outcome again = run({});
+  ASSERT_EQ(again.status, 0) << again.err;
+  EXPECT_EQ(std::filesystem::last_write_time(done), before);
+  EXPECT_EQ(json("table/bitfit-seed-2/run.json")["metrics"], first);
+}
+
+TEST_F(Compare, AnUnknownMethodIsRefusedBeforeAnythingRuns) {
+  write("recipe.yaml", kRecipe);
+  const Outcome outcome =
+      attune({"compare", "recipe.yaml", "--methods", "lora,lroa", "--seeds", "1", "-o", "table"});
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_NE(outcome.err.find("there is no method \"lroa\"; did you mean \"lora\"?"),
+            std::string::npos)
+      << outcome.err;
+  EXPECT_FALSE(exists("table"));
+  const Outcome twice = attune({"compare", "recipe.yaml", "--methods", "lora,lora", "-o", "table"});
+  EXPECT_EQ(twice.status, 2);
+  EXPECT_NE(twice.err.find("stands there twice"), std::string::npos) << twice.err;
+}
+
+}  // namespace
+
+}  // namespace attune

@@ -1,0 +1,117 @@
+// What the program prints: one JSON object a command with --json, lines without it.
+#include <sys/wait.h>
+
+#include <cstdlib>
+
+#include "base/text.h"
+#include "e2e/workshop.h"
+
+namespace attune {
+
+namespace {
+
+using Output = Workshop;
+
+const char* const kTwoRows = "{\"text\": \"the happy house\"}\n{\"text\": \"a sad old road\"}\n";
+
+/// The objects of a text of JSON lines.
+Json lines_of(const std::string& text) {
+  Json list = Json::array();
+  for (const std::string& line : split(text, '\n'))
+    if (!line.empty()) list.push_back(parse_json(line, "a line"));
+  return list;
+}
+
+}  // namespace
+
+TEST_F(Output, EveryCommandPrintsOneObject) {
+  write("two.jsonl", kTwoRows);
+  attune_json(train_args({"train.steps=3"}));
+  attune_json({"resume", "run"});
+  attune_json({"eval", "run", "--data", "train.jsonl"});
+  attune_json({"check", "recipe.yaml"});
+  attune_json({"inspect", "run"});
+  attune_json({"forward", "run", "--input", "two.jsonl", "-o", "two.safetensors"});
+  attune_json({"init", "model/config.json", "-o", "fresh"});
+  attune_json({"merge", "run", "-o", "merged"});
+  attune_json({"export", "run", "--to", "peft", "-o", "peft"});
+  attune_json({"predict", "run", "--data", "two.jsonl"});
+  attune_json({"tokenize", "model", "--data", "two.jsonl"});
+  attune_json({"doctor"});
+}
+
+TEST_F(Output, PredictionsAreTheSameAsLinesAndAsOneObject) {
+  ASSERT_EQ(train({"train.steps=3"}).status, 0);
+  write("two.jsonl", kTwoRows);
+  const Outcome lines = attune({"predict", "run", "--data", "two.jsonl"});
+  ASSERT_EQ(lines.status, 0) << lines.err;
+  const Json list = lines_of(lines.out);
+  ASSERT_EQ(list.size(), 2u);
+  EXPECT_EQ(attune_json({"predict", "run", "--data", "two.jsonl"}), (Json{{"results", list}}));
+  EXPECT_EQ(attune_json({"predict", "run", "--text", "the happy house"})["results"][0], list[0]);
+  const Json written =
+      attune_json({"predict", "run", "--data", "two.jsonl", "--output", "two.out"});
+  EXPECT_EQ(written, (Json{{"output", "two.out"}, {"results", 2}}));
+  EXPECT_EQ(read("two.out"), lines.out);
+}
+
+TEST_F(Output, TokensAreTheSameAsLinesAndAsOneObject) {
+  write("two.jsonl", kTwoRows);
+  const Outcome lines = attune({"tokenize", "model", "--data", "two.jsonl"});
+  ASSERT_EQ(lines.status, 0) << lines.err;
+  EXPECT_EQ(attune_json({"tokenize", "model", "--data", "two.jsonl"}),
+            (Json{{"results", lines_of(lines.out)}}));
+}
+
+TEST_F(Output, WhatAnErrorCutsShortIsNotJson) {
+  write("bad.jsonl", std::string(kTwoRows) + "{\"txet\": \"x\"}\n");
+  const Outcome tokens = attune({"tokenize", "model", "--data", "bad.jsonl", "--json", "--quiet"});
+  EXPECT_EQ(tokens.status, 2);
+  EXPECT_NE(tokens.err.find("bad.jsonl:3: no column \"text\""), std::string::npos) << tokens.err;
+  EXPECT_EQ(tokens.out.substr(0, 12), "{\"results\":[");
+  EXPECT_TRUE(Json::parse(tokens.out, nullptr, false).is_discarded()) << tokens.out;
+  // An error before the first result leaves standard output empty.
+  expect_refused(attune({"tokenize", "model", "--data", "none.jsonl", "--json", "--quiet"}), 3,
+                 {"none.jsonl"});
+}
+
+TEST_F(Output, AFullStandardOutputIsAnError) {
+  for (const char* command : {"tokenize model --text a", "tokenize model --text a --json",
+                              "doctor --quiet", "methods", "--help"}) {
+    const int status = std::system(
+        format("cd {} && {} {} > /dev/full 2> full.err", folder_.string(), ATTUNE_PROGRAM, command)
+            .c_str());
+    EXPECT_EQ(WEXITSTATUS(status), 7) << command;
+    if (std::string(command).starts_with("tokenize")) {
+      EXPECT_EQ(read("full.err")
+                    .find("attune tokenize: input/output: writing to standard output "
+                          "failed: No space left on device"),
+                0u)
+          << read("full.err");
+    }
+  }
+}
+
+TEST_F(Output, WhatExportCannotWriteIsRefused) {
+  expect_refused(attune({"export", "model", "--to", "gguf", "-o", "x"}), 5,
+                 {"export --to gguf: this build writes peft and hf"});
+  expect_refused(attune({"export", "model", "--to", "peft", "-o", "x"}), 2,
+                 {"model holds no adapter to export"});
+  expect_refused(attune({"export", "model", "-o", "x"}), 2, {"--to peft|hf is missing"});
+  EXPECT_FALSE(exists("x"));
+  EXPECT_FALSE(exists("x.tmp"));
+}
+
+TEST_F(Output, AFailedPredictionLeavesNoFile) {
+  ASSERT_EQ(train({"train.steps=3"}).status, 0);
+  write("bad.jsonl", std::string(kTwoRows) + "{\"txet\": \"x\"}\n");
+  const std::vector<std::string> args = {"predict",   "run",      "--data",
+                                         "bad.jsonl", "--output", "out.jsonl"};
+  expect_refused(attune(args), 2, {"bad.jsonl:3"});
+  EXPECT_FALSE(exists("out.jsonl"));
+  expect_refused(attune({"predict", "run"}), 2, {"nothing to read: give --data FILE (or -)"});
+  expect_refused(attune({"predict", "run", "--text", "a", "--data", "two.jsonl"}), 2,
+                 {"give either --data or --text, not both"});
+}
+
+}  // namespace attune

@@ -1,0 +1,204 @@
+#include "recipe/session.h"
+
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "io/safetensors.h"
+#include "kernels/kernels.h"
+#include "recipe/forward_inputs.h"
+#include "recipe/verify.h"
+#include "recipe/yaml.h"
+#include "support/temp_folder.h"
+
+namespace attune {
+namespace {
+
+constexpr const char* kConfig =
+    R"({"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 2700,
+  "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24,
+  "max_position_embeddings": 64, "type_vocab_size": 2})";
+
+/// A tiny model and a few rows in a folder of their own.
+class Sessions : public ::testing::Test {
+ protected:
+  Sessions() {
+    make_model("model", 1);
+    folder_.write("train.jsonl",
+                  "{\"text\": \"the house\", \"label\": \"good\"}\n"
+                  "{\"text\": \"a tree\", \"label\": \"bad\"}\n"
+                  "{\"text\": \"a river\", \"label\": \"bad\"}\n");
+    folder_.write("dev.jsonl", "{\"text\": \"the night\", \"label\": \"bad\"}\n");
+  }
+  void make_model(const std::string& name, uint64_t seed, bool tokenizer = true) {
+    LoadOptions options;
+    options.seed = seed;
+    const Json config = parse_json(kConfig, "the config");
+    write_model(*init_model(config, "config.json", options), "", folder_.file(name),
+                Json::object());
+    if (tokenizer)
+      folder_.write(name + "/tokenizer.json",
+                    read_file(std::string(ATTUNE_TEST_DATA) + "/tokenizer_small/tokenizer.json"));
+  }
+  Recipe recipe(const std::vector<std::string>& sets) const {
+    Node node = parse_yaml("task: classify\nmethods: [lora]\ntrain: {precision: fp32}\n", "r.yaml")
+                    .with("model", Node::scalar(folder_.file("model"), true, {}))
+                    .with("data.train", Node::scalar(folder_.file("train.jsonl"), true, {}))
+                    .with("output", Node::scalar(folder_.file("run"), true, {}));
+    for (const std::string& set : sets) node = apply_set(node, set);
+    return Recipe::from_node(node);
+  }
+  std::string refused(ErrorCode code, const std::vector<std::string>& sets) const {
+    return error_text(folder_, code, [&] {
+      Session session(recipe(sets));
+      session.train_config();
+      session.check_rows();
+    });
+  }
+  std::string dev() const { return folder_.file("dev.jsonl"); }
+  TargetRequest request(const std::string& name, bool need_task = false) const {
+    TargetRequest request;
+    request.name = folder_.file(name);
+    request.precision = "fp32";
+    request.need_task = need_task;
+    return request;
+  }
+
+  TempFolder folder_;
+};
+
+TEST_F(Sessions, WhatTheRecipeSaysIsMade) {
+  Session session(recipe({"eval_on=[" + dev() + "]", "head={dropout: 0.3, pool: mean}"}));
+  EXPECT_EQ(session.train_view().size(), 3);
+  ASSERT_EQ(session.eval_on().size(), 1u);
+  EXPECT_EQ(session.eval_on()[0].name, "dev");
+  EXPECT_EQ(session.card().directory, folder_.file("model"));
+  EXPECT_EQ(session.start(), nullptr);
+  EXPECT_EQ(session.parts("run").eval_on.size(), 1u);
+  EXPECT_TRUE(session.train_config().batches.mixture.empty());
+}
+
+TEST_F(Sessions, WeightsMakeAMixtureOfTheRowsLeftForTraining) {
+  const std::string files = "data.train=[{path: " + folder_.file("train.jsonl") +
+                            ", weight: 3}, {path: " + dev() + ", weight: 1}]";
+  const Session session(recipe({files}));
+  const std::vector<MixtureSource> mixture = session.train_config().batches.mixture;
+  ASSERT_EQ(mixture.size(), 2u);
+  EXPECT_EQ(mixture[0].examples, (std::vector<int64_t>{0, 1, 2}));
+  EXPECT_EQ(mixture[1].examples, (std::vector<int64_t>{3}));
+  EXPECT_EQ(mixture[0].weight, 3);
+}
+
+TEST_F(Sessions, AFileWhoseRowsAreAllHeldOutIsNamed) {
+  const std::string files = "data.train=[{path: " + folder_.file("train.jsonl") +
+                            ", weight: 3}, {path: " + dev() + ", weight: 1}]";
+  std::string text;
+  for (int seed = 0; seed < 50 && text.empty(); ++seed) {
+    // Which rows are held out is the seed's choice: one of them takes the only row of the file.
+    try {
+      Session(recipe({files, "data.eval=2", "train.seed=" + std::to_string(seed)})).train_config();
+    } catch (const Error& error) {
+      text = error.what();
+    }
+  }
+  EXPECT_EQ(text, "data.train[1]: none of the rows of " + dev() +
+                      " are left for training; hold out fewer (data.eval), or leave the file out");
+}
+
+TEST_F(Sessions, WhatIsWrongWithARecipeIsNamed) {
+  EXPECT_EQ(refused(ErrorCode::Unsupported, {"data.too_long=stride"}),
+            "data.too_long: stride belongs to question answering, which is not built yet; choose "
+            "truncate or error");
+  EXPECT_EQ(refused(ErrorCode::BadInput, {"data.max_length=65"}),
+            "data.max_length: 65 is more than the 64 positions of model");
+  EXPECT_EQ(Session(recipe({"class_weights={good: 2}"})).parts("run").class_weights.numel(), 2);
+  EXPECT_EQ(error_text(folder_, ErrorCode::BadInput,
+                       [&] { Session(recipe({"class_weights={goood: 2}"})).parts("run"); }),
+            "class_weights: the label \"goood\" does not occur; did you mean \"good\"?");
+  EXPECT_EQ(refused(ErrorCode::BadInput, {"train.best=accuracy"}),
+            "train.best needs evaluation data: give data.eval a file or a share such as 10%");
+  EXPECT_EQ(refused(ErrorCode::BadInput, {"train.best=auto", "eval_on=[" + dev() + "]"}),
+            "train.best needs evaluation data: give data.eval a file or a share such as 10%, or "
+            "name a metric of eval_on, as in dev/accuracy");
+  EXPECT_EQ(refused(ErrorCode::BadInput, {"train.best=dev/pearson", "eval_on=[" + dev() + "]"})
+                .find("train.best: the task classify has no metric \"pearson\"; known: accuracy"),
+            0u);
+}
+
+TEST_F(Sessions, StartingFromWhatIsNoRunIsNamed) {
+  EXPECT_EQ(
+      refused(ErrorCode::NotFound, {"init_from=" + folder_.file("nowhere")}),
+      "init_from: nowhere is not a run: neither adapter/attune.json nor attune.json is in it");
+}
+
+TEST_F(Sessions, AStartThatCannotBeKeptIsAnError) {
+  Session session(recipe({}));
+  save_adapter(session.adaptation(), "default", session.card(), folder_.file("first/adapter"));
+  const WarmStart start(folder_.file("first"));
+  folder_.write("file", "x");
+  const std::string text =
+      error_text(folder_, ErrorCode::Io, [&] { start.keep_in(folder_.file("file")); });
+  EXPECT_EQ(text.find("keeping first/adapter/attune.json in file/init: "), 0u) << text;
+  std::filesystem::create_directories(folder_.file("run"));
+  start.keep_in(folder_.file("run"));
+  EXPECT_EQ(kept_start(folder_.file("run")), folder_.file("run/init"));
+  EXPECT_EQ(read_file(folder_.file("run/init/attune.safetensors")),
+            read_file(folder_.file("first/adapter/attune.safetensors")));
+  EXPECT_EQ(kept_start(folder_.file("first")), "");
+}
+
+TEST(Precision, UnknownOnesAreNamed) {
+  EXPECT_EQ(error_text(ErrorCode::BadInput, [] { numerics_of("fp8"); }),
+            "precision \"fp8\" is unknown; choose auto, fp32, bf16 or fp64");
+  if (kernels::has_native_bf16()) {
+    EXPECT_EQ(numerics_of("bf16").compute, kernels::DType::BF16);
+    EXPECT_EQ(numerics_of("auto").compute, kernels::DType::BF16);
+  } else {
+    EXPECT_EQ(numerics_of("auto").compute, kernels::DType::F32);
+    EXPECT_EQ(error_text(ErrorCode::Unsupported, [] { numerics_of("bf16"); }),
+              "precision bf16: this CPU has no AVX-512 BF16 or AMX; choose fp32 (auto does)");
+  }
+}
+
+TEST_F(Sessions, ATargetWithoutAHeadOrAnAdapterIsNamed) {
+  EXPECT_EQ(error_text(folder_, ErrorCode::BadInput, [&] { open_target(request("model", true)); }),
+            "model has no head that a task could read; give a RUN, or a checkpoint with a "
+            "classification or tagging head (`attune tasks` lists the tasks)");
+  folder_.write("half/recipe.yaml", "model: m\n");
+  EXPECT_EQ(error_text(folder_, ErrorCode::NotFound, [&] { open_target(request("half")); }),
+            "half is a run that has not finished: it has no adapter yet; `attune resume half` goes "
+            "on with it");
+}
+
+TEST_F(Sessions, AnExportThatDiffersIsNotKept) {
+  make_model("other", 2);
+  const std::unique_ptr<Target> source = open_target(request("model"));
+  EXPECT_EQ(verify_export(*source, request("model")), 0);
+  const std::string text =
+      error_text(ErrorCode::ProofFailed, [&] { verify_export(*source, request("other")); });
+  EXPECT_EQ(text.find("reading the export back: its outputs differ from the run's by "), 0u)
+      << text;
+  EXPECT_NE(text.find(" (allowed 1e-4); it was not kept"), std::string::npos) << text;
+}
+
+TEST_F(Sessions, LinesThatForwardCannotReadAreNamed) {
+  const std::unique_ptr<Target> target = open_target(request("model"));
+  const auto bad = [&](const std::string& line, const std::string& want) {
+    const Dataset data = Dataset::open(folder_.write("in.jsonl", line + "\n"));
+    return error_text(folder_, ErrorCode::BadInput,
+                      [&] { forward_all(*target, data, {want}, false); });
+  };
+  EXPECT_EQ(bad("{\"txt\": \"a\"}", "final"), "in.jsonl:1: a line needs \"input_ids\" or \"text\"");
+  EXPECT_EQ(bad("{\"input_ids\": [1, 2], \"token_type_ids\": [0]}", "final"),
+            "in.jsonl:1: 2 input_ids and 1 token_type_ids; both need the same, positive number");
+  EXPECT_EQ(bad("{\"input_ids\": [1, 2]}", "logits"),
+            "model has no head, so no logits; ask for sites, as in --want final");
+  make_model("bare", 1, false);
+  const std::unique_ptr<Target> bare = open_target(request("bare"));
+  const Dataset data = Dataset::open(folder_.write("in.jsonl", "{\"text\": \"a\"}\n"));
+  EXPECT_EQ(
+      error_text(folder_, ErrorCode::NotFound, [&] { forward_all(*bare, data, {"final"}, false); }),
+      "in.jsonl:1: \"text\" needs a tokenizer, and bare has none; give input_ids");
+}
+
+}  // namespace
+}  // namespace attune
