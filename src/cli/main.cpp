@@ -84,7 +84,7 @@ int main(int count, char** values) {
     std::fprintf(stderr, "attune: internal error: %s\n", error.what());
   }
   // Output that could not be written (a full disk, a closed pipe) is a failure of the command.
-  if (std::fflush(stdout) != 0 && status == 0) status = 7;
+  if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && status == 0) status = 7;
   std::fflush(stderr);
   // Worker threads of the libraries may still be alive: their destructors are not waited for.
   ::_exit(status);

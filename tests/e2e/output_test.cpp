@@ -99,7 +99,6 @@ TEST_F(Output, WhatExportCannotWriteIsRefused) {
                  {"model holds no adapter to export"});
   expect_refused(attune({"export", "model", "-o", "x"}), 2, {"--to peft|hf is missing"});
   EXPECT_FALSE(exists("x"));
-  EXPECT_FALSE(exists("x.tmp"));
 }
 
 TEST_F(Output, AFailedPredictionLeavesNoFile) {
