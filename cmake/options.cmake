@@ -27,8 +27,10 @@ endif()
 
 find_program(ATTUNE_CCACHE ccache)
 if(ATTUNE_CCACHE)
-  # The precompiled header is part of the key by content, not by time stamp.
+  # The precompiled header is part of the key by content, not by time stamp; paths are relative to the
+  # checkout, so that a second clone finds what the first one compiled.
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${ATTUNE_CCACHE})
 endif()
 find_program(ATTUNE_MOLD mold)
