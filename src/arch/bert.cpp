@@ -44,6 +44,7 @@ HeadSpec bert_head(const ConfigReader& config, const HeadRequest& request,
                    const std::string& checkpoint_pool) {
   HeadSpec head;
   head.kind = request.kind;
+  if (head.kind == HeadKind::Lm) refuse_head(config, "bert", "next-token language model");
   head.labels = request.labels;
   head.body_class = "BertModel";
   head.sequence_class = "BertForSequenceClassification";

@@ -168,6 +168,16 @@ std::map<std::string, std::vector<int64_t>> stored_shapes(const Model& model) {
 
 }  // namespace
 
+void copy_text_files(const std::string& from, const std::string& to) {
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
+        "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "special_tokens_map.json",
+        "added_tokens.json", "chat_template.jinja", "generation_config.json"}) {
+    const std::string source = from.empty() ? name : from + "/" + name;
+    if (file_exists(source)) write_file_atomic(to + "/" + name, read_file(source));
+  }
+}
+
 void write_model(const Model& model, const std::string& source, const std::string& directory,
                  const Json& config) {
   std::map<std::string, Tensor> tensors;
@@ -199,10 +209,7 @@ void write_model(const Model& model, const std::string& source, const std::strin
   merged.update(config);
   save_checkpoint(directory, {tensors.begin(), tensors.end()});
   write_file_atomic(directory + "/config.json", merged.dump(2) + "\n");
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.txt",
-                           "special_tokens_map.json", "added_tokens.json"})
-    if (!source.empty() && file_exists(source + "/" + name))
-      write_file_atomic(directory + "/" + name, read_file(source + "/" + name));
+  if (!source.empty()) copy_text_files(source, directory);
 }
 
 }  // namespace attune

@@ -54,6 +54,10 @@ int64_t label_count(const Json& config);
 
 std::string checkpoint_fingerprint(const std::string& directory);
 
+/// Copies what turns text into tokens and says how text is generated (tokenizer files, chat
+/// template, generation_config.json), where `from` has it; "" is the current folder. Errors: Io.
+void copy_text_files(const std::string& from, const std::string& to);
+
 /// Writes the model as a Hugging Face checkpoint: its tensors under their checkpoint names, every
 /// tensor of the source directory that the model does not hold, config.json with `config` merged
 /// in, and the tokenizer files. Makes the directory where there is none. Errors: Io.

@@ -29,6 +29,7 @@ int run_init(const Json& args) {
   fs::remove_all(fresh);
   fs::create_directories(fresh);
   write_model(*model, "", fresh, Json::object());
+  copy_text_files(fs::path(path).parent_path().string(), fresh);
   replace_directory(fresh, output);
   answer(args, Json{{"output", output}, {"seed", options.seed}},
          format("{}: a random {} model, seed {}", output, config.value("model_type", "?"),

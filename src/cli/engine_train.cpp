@@ -79,8 +79,8 @@ int run_check(const Json& args) {
   const int64_t sample = std::min<int64_t>(session.train_view().size(), 20000);
   int64_t cut = 0, tokens = 0, longest = 0;
   for (int64_t i = 0; i < sample; ++i) {
-    const Example example = session.task().encode(session.train_view().at(i), true);
-    const int64_t length = static_cast<int64_t>(example.ids.size());
+    const Example example = session.train_view().encode(session.task(), i, true);
+    const int64_t length = example.rows();
     tokens += length;
     longest = std::max(longest, length + example.dropped);
     cut += example.dropped > 0 ? 1 : 0;

@@ -49,7 +49,7 @@ Input input_of(const Json& args) {
 int run_eval(const Json& args) {
   const std::string data = needed_arg(args, "data", "--data FILE");
   const std::unique_ptr<Target> target = target_of(args, true);
-  const DataView view = DataView::all(Dataset::open(data));
+  const DataView view = DataView::of(*target->task, Dataset::open(data));
   const Json metrics = evaluate(target->model(), *target->task, view, kBatchTokens);
   answer(args, metrics, metrics.dump(2));
   return 0;

@@ -48,6 +48,8 @@ class Head {
   /// labels int64, one a row; -100 is skipped; weights per class or undefined.
   virtual Score cross_entropy(const Tensor& labels, const Tensor& weights,
                               double smoothing) const = 0;
+  /// Negative log-likelihood of each row's label: double [rows], 0 where it is -100. No gradient.
+  virtual Tensor row_losses(const Tensor& labels) const = 0;
 };
 struct Output {
   std::unique_ptr<Head> head;

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,12 @@ struct AttentionSites {
   int kv = -1, scores = -1, probs = -1, heads = -1;
 };
 
+/// A projection that is a plain affine map for every row.
+struct PlainProjection {
+  Tensor weight, bias;             // [out, in]; [out] or undefined
+  WeightCopies* copies = nullptr;  // of the weight
+};
+
 /// One forward pass in progress: carries out the plan at every site and keeps what is wanted.
 /// Blocks (nn/) call it at each site; a site that nobody edits or wants costs one null test.
 class Forward {
@@ -41,6 +48,8 @@ class Forward {
   const RowIndex& rows(const std::string& stream) const { return streams_.at(stream).rows; }
   /// int32 [rows]: where each row stands in its sequence, added rows counted.
   Tensor positions();
+  /// The same where they are given or were moved; undefined: counted.
+  const Tensor& given_positions() const { return state_->positions; }
   /// The caller's own positions of the stream's rows (before anything was added).
   void set_positions(const Tensor& positions) { state_->positions = positions; }
 
@@ -55,6 +64,9 @@ class Forward {
   bool touched(int site) const;
   /// A projection at a Weight site, every edit included.
   Tensor project(int site, const Tensor& x);
+  /// The projection at a Weight site when no edit acts there (a thawed weight is none), for
+  /// products made a few rows at a time; else empty.
+  std::optional<PlainProjection> plain_projection(int site);
   /// norm(dropout(x) + residual) at a norm site, edits folded in (kernels/ops/norm.h).
   NormResult norm(int site, kernels::NormKind kind, double eps, const Tensor& x,
                   const Tensor& residual = {}, const DropSite& drop = {}, bool keep_sum = false);

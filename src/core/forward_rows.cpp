@@ -36,8 +36,11 @@ Added added_rows(const Tensor& given, const Tensor& gate, const Tensor& like) {
 Tensor Forward::extend_rows(const Extend& extend, const SitePlan::Entry& entry, size_t lane,
                             const Tensor& x) {
   if (!extend.rows.defined() || extend.rows.size(-2) == 0) return x;
-  // Sequences being decoded have had their rows in the first pass.
-  if (batch_.cache != nullptr && batch_.cache->started) return x;
+  // Sequences being decoded have had their rows in the first pass; what follows stands behind them.
+  if (batch_.cache != nullptr && batch_.cache->started) {
+    if (extend.shift) state_->move(extend.rows.size(-2), lanes_[lane].sequences);
+    return x;
+  }
   const Tensor gate = extend.gate
                           ? extend.gate(view_of(lane_rows(x, parts_[lane]), parts_[lane].rows,
                                                 parts_[lane].keys, entry, lane))

@@ -74,6 +74,17 @@ Tensor Forward::project(int id_in, const Tensor& x) {
   return join_lanes(parts);
 }
 
+std::optional<PlainProjection> Forward::plain_projection(int id_in) {
+  const int id = resolve(id_in);
+  if (lanes_differ(id)) return std::nullopt;
+  SitePlan* plan = const_cast<Plan*>(lanes_[0].plan)->mutable_at(id);
+  if (plan != nullptr && !plan->edits.empty()) return std::nullopt;
+  WeightSlot& slot = model_.slot(model_.sites()[static_cast<size_t>(id)]);
+  const Affine map = base_map(slot, plan);
+  const bool own = plan != nullptr && plan->weight.defined();
+  return PlainProjection{map.weight, map.bias, own ? &plan->copies : &slot.copies};
+}
+
 Tensor Forward::project_lane(const Site& site, size_t lane, const Tensor& x) {
   WeightSlot& slot = model_.slot(site);
   SitePlan* plan = const_cast<Plan*>(lanes_[lane].plan)->mutable_at(site.id);

@@ -127,6 +127,16 @@ void RowState::extend(const Batch& batch, const Extended& next, int64_t added, b
   rows = next.rows;
 }
 
+void RowState::move(int64_t by, const std::vector<int64_t>& which) {
+  if (!positions.defined()) return;
+  positions = positions.clone();  // tables made for the former ones keep theirs
+  std::vector<bool> moves(static_cast<size_t>(rows.sequences()), which.empty());
+  for (const int64_t b : which) moves[static_cast<size_t>(b)] = true;
+  for (int64_t b = 0; b < rows.sequences(); ++b)
+    for (int64_t r = rows.begin(b); moves[static_cast<size_t>(b)] && r < rows.end(b); ++r)
+      pointer<int32_t>(positions)[r] += static_cast<int32_t>(by);
+}
+
 void RowState::keep(const Tensor& x, const Tensor& mask, const Tensor& kept,
                     const std::string& owner) {
   const std::vector<int64_t> lengths = lengths_of(rows, mask);

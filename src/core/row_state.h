@@ -35,6 +35,8 @@ struct RowState {
   Tensor counted() const;
   /// The rows after Extend; x itself is the caller's.
   void extend(const Batch& batch, const Extended& next, int64_t added, bool shift);
+  /// Moves the positions of these sequences (empty: all) on by `by`, where they are not counted.
+  void move(int64_t by, const std::vector<int64_t>& which);
   /// The rows after Keep: `mask` bool [rows], `kept` its indices; what leaves is remembered.
   /// Errors: Internal, naming `owner`, when a sequence would lose its last row.
   void keep(const Tensor& x, const Tensor& mask, const Tensor& kept, const std::string& owner);

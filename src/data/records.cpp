@@ -16,6 +16,7 @@ struct OpenFile {
   std::unique_ptr<Source> source;
   std::unique_ptr<Reader> reader;
   std::map<std::string, std::string> renamed;
+  bool plain = false;
 };
 
 namespace {
@@ -89,6 +90,7 @@ void Dataset::State::add_file(const InputFile& input, const ReadOptions& options
   file.source = std::make_unique<Source>(path);
   const Format format = options.format ? *options.format : detect_format(*file.source);
   file.reader = make_reader(format, *file.source, options);
+  file.plain = format == Format::Text;
   const size_t first = rows.size(), bad_before = bad_rows.size();
   const bool skip = options.skip_bad_rows;
   int64_t limit = options.limit;
@@ -151,7 +153,7 @@ Record Dataset::at(int64_t index) const {
   const RowPlace& row = state_->row(index);
   const OpenFile& file = state_->files[row.file];
   Record record{file.reader->parse(row_text(file, row), row.line), file.source->name(), row.line,
-                file.reader->typed()};
+                file.reader->typed(), file.plain};
   if (file.renamed.empty()) return record;
   Json value = record.value;
   for (const std::pair<const std::string, std::string>& entry : file.renamed)

@@ -13,11 +13,12 @@ namespace attune {
 
 /// One row of a user's data.
 struct Record {
-  Json value;         // object: column -> value
-  std::string file;   // as the user named it; "standard input" for "-"
-  int64_t line = 0;   // where the record starts, from 1
-  bool typed = true;  // false when the file holds text only (CSV, TSV, CoNLL, plain text): "1" may
-                      // be a number
+  Json value;          // object: column -> value
+  std::string file;    // as the user named it; "standard input" for "-"
+  int64_t line = 0;    // where the record starts, from 1
+  bool typed = true;   // false when the file holds text only (CSV, TSV, CoNLL, plain text): "1" may
+                       // be a number
+  bool plain = false;  // a line of a plain text file
   /// "data/train.jsonl:17", the start of every message about this record.
   std::string where() const { return file + ":" + std::to_string(line); }
 };

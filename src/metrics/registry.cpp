@@ -8,6 +8,14 @@ namespace attune {
 const std::vector<MetricInfo>& metrics() {
   static const std::vector<MetricInfo> kMetrics = {
       {"loss", "mean loss over trained labels or tokens", "", false},
+      {"perplexity", "exp of the mean loss of a token",
+       "Jelinek et al. 1977, \"Perplexity\"; torch.exp of the mean cross-entropy", false},
+      {"word_perplexity", "exp of the loss a word, words by white space",
+       "lm-evaluation-harness word_perplexity", false},
+      {"byte_perplexity", "exp of the loss a byte of UTF-8",
+       "lm-evaluation-harness byte_perplexity", false},
+      {"bits_per_byte", "loss a byte of UTF-8, in bits", "lm-evaluation-harness bits_per_byte",
+       false},
       {"accuracy", "share of rows (or tokens) whose label is right", "scikit-learn accuracy_score",
        true},
       {"macro_f1", "mean F1 over the labels that occur", "scikit-learn f1_score, average=macro",

@@ -10,10 +10,12 @@
 
 namespace attune {
 
-bool StackPass::fresh(Tensor& seen) const {
+bool StackPass::fresh(Seen& seen) const {
   const Tensor& offsets = pass_.rows().offsets;
-  if (seen.defined() && seen.is_same(offsets)) return false;
-  seen = offsets;
+  const Tensor& positions = pass_.given_positions();
+  if (seen.offsets.defined() && seen.offsets.is_same(offsets) && seen.positions.is_same(positions))
+    return false;
+  seen = {offsets, positions};
   return true;
 }
 

@@ -37,12 +37,16 @@ class StackPass {
   std::string memory_stream;  // and its name
 
  private:
-  bool fresh(Tensor& seen) const;
+  /// Rows for which something was made.
+  struct Seen {
+    Tensor offsets, positions;
+  };
+  bool fresh(Seen& seen) const;
   Forward& pass_;
   const StackSpec& spec_;
   RotaryTable rotary_;
   Tensor gaps_;
-  Tensor rotary_of_, gaps_of_;  // offsets of the rows they were made for
+  Seen rotary_of_, gaps_of_;
 };
 
 /// One transformer block: attention and feed-forward parts around residual sums.

@@ -92,18 +92,20 @@ bool HeadLayers::wanted(const Forward& pass) const {
 std::unique_ptr<Head> HeadLayers::make(const std::shared_ptr<Forward>& pass, const Tensor& features,
                                        bool capture) const {
   if (proj_ < 0) return nullptr;
+  const bool words = head_.kind == HeadKind::MaskedLm || head_.kind == HeadKind::Lm;
   std::unique_ptr<ProjectionHead> head =
-      std::make_unique<ProjectionHead>(pass, proj_, bias_, logits_, features);
+      std::make_unique<ProjectionHead>(pass, proj_, bias_, logits_, words, features);
   if (capture) head->make_all();
   return head;
 }
 
 ProjectionHead::ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits,
-                               Tensor features)
+                               bool words, Tensor features)
     : pass_(std::move(pass)),
       projection_(projection),
       bias_(bias),
       logits_(logits),
+      words_(words),
       features_(std::move(features)) {}
 
 Tensor ProjectionHead::logits(const Tensor& which) const {
@@ -115,10 +117,27 @@ Tensor ProjectionHead::logits(const Tensor& which) const {
   return pass_->at(logits_, y);
 }
 
+std::optional<WordProjection> ProjectionHead::chunked() const {
+  if (!words_ || all_.defined() || pass_->touched(logits_)) return std::nullopt;
+  const std::optional<PlainProjection> plain = pass_->plain_projection(projection_);
+  if (!plain || (plain->bias.defined() && bias_ >= 0)) return std::nullopt;
+  return WordProjection{plain->weight, bias_ >= 0 ? pass_->table(bias_) : plain->bias,
+                        plain->copies};
+}
+
 Score ProjectionHead::cross_entropy(const Tensor& labels, const Tensor& weights,
                                     double smoothing) const {
-  const CrossEntropy loss = attune::cross_entropy(logits(Tensor()), labels, weights, smoothing);
+  const std::optional<WordProjection> words = chunked();
+  const CrossEntropy loss =
+      words ? word_cross_entropy(features_, *words, labels, weights, smoothing)
+            : attune::cross_entropy(logits(Tensor()), labels, weights, smoothing);
   return {loss.sum, loss.count};
+}
+
+Tensor ProjectionHead::row_losses(const Tensor& labels) const {
+  if (const std::optional<WordProjection> words = chunked())
+    return word_row_losses(features_, *words, labels);
+  return attune::row_losses(logits(Tensor()), labels);
 }
 
 }  // namespace attune

@@ -1,7 +1,9 @@
 #pragma once
 #include <memory>
+#include <optional>
 
 #include "core/forward.h"
+#include "kernels/ops/word_loss.h"
 #include "nn/sites.h"
 #include "nn/spec.h"
 
@@ -38,17 +40,23 @@ class HeadLayers {
 /// The last projection over ready features [n, hidden] (sequences, or rows for token heads).
 class ProjectionHead final : public Head {
  public:
-  /// bias: a Vector site added to the projection (tied output), or -1.
-  ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits,
+  /// bias: a Vector site added to the projection (tied output), or -1. words: the classes are a
+  /// vocabulary, so that losses are made a few rows at a time where no edit needs the logits whole.
+  ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits, bool words,
                  Tensor features);
   /// Makes the logits of all rows now, once.
   void make_all() { all_ = logits(Tensor()); }
   Tensor logits(const Tensor& which) const override;
   Score cross_entropy(const Tensor& labels, const Tensor& weights, double smoothing) const override;
+  Tensor row_losses(const Tensor& labels) const override;
 
  private:
+  /// The output matrix when the logits need not be made whole: nobody edits or reads them.
+  std::optional<WordProjection> chunked() const;
+
   std::shared_ptr<Forward> pass_;  // shared with nothing else once forward returned
   int projection_, bias_, logits_;
+  bool words_;
   Tensor features_, all_;
 };
 

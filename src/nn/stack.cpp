@@ -42,15 +42,14 @@ void Stack::place(Forward& pass, const Stream& stream) const {
   pass.set_positions(int32_tensor(positions));
 }
 
-void Stack::remember(Forward& pass, Cache& cache) const {
+void Stack::remember(Forward& pass, Cache& cache, const Stream& stream) const {
   const RowIndex& rows = pass.rows();
-  const Tensor positions = pass.positions();
+  const Tensor positions = stream.positions.defined() ? stream.positions : pass.positions();
   cache.next.resize(static_cast<size_t>(rows.sequences()), 0);
   for (int64_t b = 0; b < rows.sequences(); ++b) {
     if (rows.length(b) == 0) continue;
     const int64_t last = pointer<const int32_t>(positions)[rows.end(b) - 1];
-    int64_t& next = cache.next[static_cast<size_t>(b)];
-    next = std::max(next, last + 1);
+    cache.next[static_cast<size_t>(b)] = last + 1;
   }
 }
 
@@ -58,22 +57,20 @@ Tensor Stack::blocks(Forward& pass, const Stream& stream, const Tensor& memory,
                      const std::string& memory_stream) const {
   pass.enter(spec_.name, embedding_.rows(stream));
   place(pass, stream);
-  Tensor x = embedding_.forward(pass, stream);
   Cache* cache = spec_.causal ? pass.batch().cache : nullptr;
   if (cache != nullptr) {
     cache->self.resize(blocks_.size());
     cache->cross.resize(blocks_.size());
-    remember(pass, *cache);
+    // Before any row is added: each site that adds rows moves the positions behind it, every pass.
+    remember(pass, *cache, stream);
   }
+  Tensor x = embedding_.forward(pass, stream);
   StackPass shared(pass, spec_);
   shared.bias = biases(pass);
   shared.memory = memory;
   shared.memory_stream = memory_stream;
   for (const Block& block : blocks_) x = block.forward(pass, shared, x);
-  if (cache != nullptr) {
-    remember(pass, *cache);  // a block may have added rows
-    cache->started = true;
-  }
+  if (cache != nullptr) cache->started = true;
   return x;
 }
 

@@ -26,7 +26,7 @@ class Stack {
   Tensor biases(Forward& pass) const;
   void place(Forward& pass, const Stream& stream) const;
   /// Notes in the cache where each sequence goes on.
-  void remember(Forward& pass, Cache& cache) const;
+  void remember(Forward& pass, Cache& cache, const Stream& stream) const;
 
   StackSpec spec_;
   Embedding embedding_;

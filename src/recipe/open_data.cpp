@@ -33,7 +33,7 @@ std::vector<MixtureSource> mixture_of(const DataView& train, const std::vector<D
   std::vector<MixtureSource> sources;
   for (const DataFile& file : files) sources.push_back({{}, file.weight});
   for (int64_t i = 0; i < train.size(); ++i)
-    sources[train.data.file_of(train.rows[static_cast<size_t>(i)])].examples.push_back(i);
+    sources[train.data.file_of(train.row(i))].examples.push_back(i);
   for (size_t i = 0; i < sources.size(); ++i)
     if (sources[i].examples.empty())
       fail(ErrorCode::BadInput,

@@ -75,19 +75,34 @@ void Session::make_task() {
          "choose truncate or error");
   const Json config = read_json(model_directory_ + "/config.json");
   const int64_t positions = config.value("max_position_embeddings", int64_t{0});
-  context.max_length = recipe_.max_length > 0 ? recipe_.max_length : positions;
+  context.max_length =
+      recipe_.max_length > 0 ? recipe_.max_length : task_->default_length(positions);
   if (positions > 0 && context.max_length > positions)
     fail(ErrorCode::BadInput, "data.max_length: {} is more than the {} positions of {}",
          context.max_length, positions, recipe_.model);
   task_->prepare(train_.data, context);
   if (!recipe_.init_from.empty()) take_labels(context);
+  view_windows();
   if (recipe_.eval_share > 0) {
     std::vector<std::string> strata;
     for (int64_t i = 0; i < train_.size(); ++i) strata.push_back(task_->stratum(train_.at(i)));
     const Split parts = split(strata, recipe_.eval_share, recipe_.seed);
-    eval_ = DataView{train_.data, parts.eval};
-    train_.rows = parts.train;
+    eval_ = train_;
+    const auto take = [](DataView& view, const std::vector<int64_t>& chosen) {
+      std::vector<int64_t> rows;
+      for (const int64_t i : chosen) rows.push_back(view.rows[static_cast<size_t>(i)]);
+      view.rows = std::move(rows);
+    };
+    take(eval_, parts.eval);
+    take(train_, parts.train);
   }
+}
+
+/// Where the task's examples are not rows, the views are of those.
+void Session::view_windows() {
+  train_ = DataView::of(*task_, train_.data);
+  if (eval_.size() > 0) eval_ = DataView::of(*task_, eval_.data);
+  for (NamedView& set : eval_on_) set.view = DataView::of(*task_, set.view.data);
 }
 
 /// A run that starts from another keeps its labels, in its order, where they are enough.
@@ -109,6 +124,7 @@ void Session::make_model() {
   options.head.dropout = recipe_.head_dropout;
   options.seed = value_seed();
   loaded_ = load_model(model_directory_, options);
+  task_->check(*loaded_.model);
   loaded_.model->encode_text = [this](const std::string& text) {
     EncodeOptions plain;
     plain.add_special_tokens = false;
@@ -188,8 +204,9 @@ std::vector<std::string> Session::summary() const {
   std::string evaluated = with_thousands(eval_.size());
   for (const NamedView& set : eval_on_)
     evaluated += format(" + {} ({})", with_thousands(set.view.size()), set.name);
-  lines.push_back(format("data       {} rows to train ({}), {} to evaluate",
-                         with_thousands(train_.size()), train_.data.format_name(), evaluated));
+  lines.push_back(format("data       {} {} to train ({}), {} to evaluate",
+                         with_thousands(train_.size()), train_.windows ? "windows" : "rows",
+                         train_.data.format_name(), evaluated));
   lines.push_back(
       format("task       {}{}{}", recipe_.task,
              task_->labels().empty() ? "" : format(", {} labels", task_->labels().size()),
@@ -228,11 +245,11 @@ void Session::check_best() {
 void Session::check_rows() {
   check_best();
   if (!recipe_.eval.empty())
-    for (int64_t i = 0; i < eval_.size(); ++i) task_->encode(eval_.at(i), true);
+    for (int64_t i = 0; i < eval_.size(); ++i) eval_.encode(*task_, i, true);
   for (const NamedView& set : eval_on_)
-    for (int64_t i = 0; i < set.view.size(); ++i) task_->encode(set.view.at(i), true);
+    for (int64_t i = 0; i < set.view.size(); ++i) set.view.encode(*task_, i, true);
   if (recipe_.too_long == "error")
-    for (int64_t i = 0; i < train_.size(); ++i) task_->encode(train_.at(i), true);
+    for (int64_t i = 0; i < train_.size(); ++i) train_.encode(*task_, i, true);
 }
 
 TrainConfig Session::train_config() const {

@@ -55,6 +55,7 @@ class Session {
  private:
   void open_data();
   void make_task();
+  void view_windows();
   void take_labels(TaskContext& context);
   void make_model();
   void attach();

@@ -12,6 +12,19 @@ DataView DataView::all(Dataset data) {
   return view;
 }
 
+DataView DataView::of(const Task& task, Dataset data) {
+  std::shared_ptr<const Windows> windows = task.windows(data);
+  if (!windows) return all(std::move(data));
+  DataView view{std::move(data), {}, std::move(windows)};
+  view.rows.resize(static_cast<size_t>(view.windows->size()));
+  std::iota(view.rows.begin(), view.rows.end(), int64_t{0});
+  return view;
+}
+
+Example DataView::encode(const Task& task, int64_t i, bool with_labels) const {
+  return windows ? windows->example(rows[static_cast<size_t>(i)]) : task.encode(at(i), with_labels);
+}
+
 Loader::Loader(const Task& task, DataView view, uint64_t seed, SamplerOptions options)
     : task_(task),
       view_(std::move(view)),
@@ -20,14 +33,14 @@ Loader::Loader(const Task& task, DataView view, uint64_t seed, SamplerOptions op
           view_.size(), seed,
           [this](int64_t example) {
             Example encoded = encode(example);
-            const int64_t length = static_cast<int64_t>(encoded.ids.size());
+            const int64_t length = encoded.rows();
             window_[example] = std::move(encoded);
             return length;
           },
           options) {}
 
 Example Loader::encode(int64_t example) const {
-  Example encoded = task_.encode(view_.at(example), true);
+  Example encoded = view_.encode(task_, example, true);
   encoded.id = view_.rows[static_cast<size_t>(example)];
   return encoded;
 }
@@ -53,26 +66,27 @@ Loader::Item Loader::next() {
     const size_t row = static_cast<size_t>(example);
     if (item.examples.back().dropped > 0 && !seen_[row]) ++cut_rows_;
     seen_[row] = true;
-    item.tokens += static_cast<int64_t>(item.examples.back().ids.size());
+    item.tokens += item.examples.back().rows();
   }
   item.batch = task_.collate(item.examples);
   return item;
 }
 
-void for_each_batch(const Task& task, int64_t count, const std::function<Record(int64_t)>& record,
-                    bool with_labels, int64_t batch_tokens, const InferenceBody& body) {
+void for_each_batch(const Task& task, int64_t count,
+                    const std::function<Example(int64_t)>& example_at, int64_t batch_tokens,
+                    const InferenceBody& body) {
   constexpr int64_t kChunk = 1024;
   for (int64_t begin = 0; begin < count; begin += kChunk) {
     const int64_t end = std::min(count, begin + kChunk);
     std::vector<Example> chunk;
     for (int64_t i = begin; i < end; ++i) {
-      chunk.push_back(task.encode(record(i), with_labels));
+      chunk.push_back(example_at(i));
       chunk.back().id = i;
     }
     std::vector<int64_t> order(chunk.size());
     std::iota(order.begin(), order.end(), int64_t{0});
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-      return chunk[static_cast<size_t>(a)].ids.size() > chunk[static_cast<size_t>(b)].ids.size();
+      return chunk[static_cast<size_t>(a)].rows() > chunk[static_cast<size_t>(b)].rows();
     });
     for (size_t at = 0; at < order.size();) {
       std::vector<Example> examples;
@@ -80,7 +94,7 @@ void for_each_batch(const Task& task, int64_t count, const std::function<Record(
       int64_t tokens = 0;
       while (at < order.size()) {
         Example& example = chunk[static_cast<size_t>(order[at])];
-        const int64_t length = static_cast<int64_t>(example.ids.size());
+        const int64_t length = example.rows();
         if (!examples.empty() && tokens + length > batch_tokens) break;
         tokens += length;
         positions.push_back(begin + order[at]);

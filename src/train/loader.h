@@ -11,13 +11,24 @@
 
 namespace attune {
 
-/// Some rows of a data set.
+/// Some examples of a data set: rows, or windows over the texts of its rows.
 struct DataView {
   Dataset data;
-  std::vector<int64_t> rows;  // positions in `data`
+  std::vector<int64_t> rows;                    // positions in `data`, or among `windows`
+  std::shared_ptr<const Windows> windows = {};  // shared by the views of one data set; may be null
   int64_t size() const { return static_cast<int64_t>(rows.size()); }
-  Record at(int64_t i) const { return data.at(rows[static_cast<size_t>(i)]); }
+  /// The row of an example: its own, or the one in which its window starts.
+  int64_t row(int64_t i) const {
+    const int64_t place = rows[static_cast<size_t>(i)];
+    return windows ? windows->row(place) : place;
+  }
+  Record at(int64_t i) const { return data.at(row(i)); }
+  Example encode(const Task& task, int64_t i, bool with_labels) const;
+  /// "data/train.jsonl:17" of example `id` (what Example::id holds: its place in `rows`' terms).
+  std::string where(int64_t id) const { return data.where(windows ? windows->row(id) : id); }
   static DataView all(Dataset data);
+  /// All examples that the data is to a prepared task.
+  static DataView of(const Task& task, Dataset data);
 };
 
 /// Training batches in the sampler's order. Rows are read and tokenised a window at a time, never
@@ -40,7 +51,7 @@ class Loader {
   int64_t cut_rows() const { return cut_rows_; }
   /// "data/train.jsonl:17" of an example, for messages.
   std::string where(int64_t example) const {
-    return view_.data.where(view_.rows[static_cast<size_t>(example)]);
+    return view_.where(view_.rows[static_cast<size_t>(example)]);
   }
 
  private:
@@ -58,7 +69,7 @@ class Loader {
 /// by length. body gets the batch, its examples and their positions in the view.
 using InferenceBody = std::function<void(const Batch& batch, const std::vector<Example>& examples,
                                          const std::vector<int64_t>& positions)>;
-void for_each_batch(const Task& task, int64_t count, const std::function<Record(int64_t)>& record,
-                    bool with_labels, int64_t batch_tokens, const InferenceBody& body);
+void for_each_batch(const Task& task, int64_t count, const std::function<Example(int64_t)>& example,
+                    int64_t batch_tokens, const InferenceBody& body);
 
 }  // namespace attune

@@ -193,7 +193,7 @@ void Trainer::diverged(const Window& window, const char* what) {
   std::vector<std::string> rows;
   for (const Loader::Item& item : window.items)
     for (const Example& example : item.examples)
-      rows.push_back(parts_.train.data.where(example.id));
+      rows.push_back(parts_.train.where(example.id));
   const size_t shown = std::min<size_t>(rows.size(), 5);
   const std::string more = rows.size() > shown ? format(" and {} more", rows.size() - shown) : "";
   rows.resize(shown);

@@ -2,7 +2,7 @@
 
     python tests/golden/models.py [--out tests/golden] [--family llama]
 
-Everything is computed in double precision from the stored weights and written as float32, so the only rounding left
+generated.py writes what transformers generates from the language models among them. Everything is computed in double precision from the stored weights and written as float32, so the only rounding left
 is that of the program under test. Needs torch and transformers; run by hand, its results are committed.
 """
 import argparse
@@ -78,22 +78,6 @@ CASES = {
 LENGTHS = {"llama": (1, 9, 21), "t5": (1, 5, 17), "vit": (0, 0)}
 
 
-def generate(family_name, name, model, folder, generator):
-    """What transformers' greedy generation makes of a few prompts, one at a time."""
-    config, record = model.config, {"max_new_tokens": 20, "prompts": [], "new_tokens": []}
-    record["eos_token_id"] = int(torch.randint(2, config.vocab_size, (1,), generator=generator))
-    if family_name == "t5":
-        record["decoder_start_token_id"] = config.decoder_start_token_id
-    for length in (1, 6, 11):
-        prompt = torch.randint(0, config.vocab_size, (1, length), generator=generator)
-        found = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, num_beams=1,
-                               max_new_tokens=20, eos_token_id=record["eos_token_id"], pad_token_id=0)[0].tolist()
-        record["prompts"].append(prompt[0].tolist())
-        record["new_tokens"].append(found[1 if family_name == "t5" else length:])
-    with open(os.path.join(folder, "generated.json"), "w", encoding="utf-8") as out:
-        json.dump(record, out)
-
-
 def make(family_name, name, root, seed):
     family = FAMILIES[family_name]
     case, layout, shape = CASES[family_name][name]
@@ -120,8 +104,6 @@ def make(family_name, name, root, seed):
             out.write(json.dumps(line) + "\n")
     expected = {key: value.detach().float().contiguous().clone() for key, value in expected.items()}
     save_file(expected, os.path.join(folder, "expected.safetensors"), metadata={"format": "pt"})
-    if case.startswith("lm"):
-        generate(family_name, name, model, folder, generator)
     size = sum(os.path.getsize(os.path.join(folder, file)) for file in os.listdir(folder))
     print(f"{family_name}/{name}: {size} bytes, {len(expected)} tensors, {sorted(os.listdir(folder))}")
 

@@ -10,6 +10,7 @@
 #include "core/attachment.h"
 #include "core/forward.h"
 #include "kernels/ops/rowwise.h"
+#include "kernels/ops/word_loss.h"
 #include "tensor/torch.h"
 
 namespace attune {
@@ -76,6 +77,9 @@ class ToyModel final : public Model {
                         double smoothing) const override {
       const CrossEntropy loss = attune::cross_entropy(logits(Tensor()), labels, weights, smoothing);
       return {loss.sum, loss.count};
+    }
+    Tensor row_losses(const Tensor& labels) const override {
+      return attune::row_losses(logits(Tensor()), labels);
     }
 
    private:

@@ -47,9 +47,10 @@ kernels::MutableMatrix target(const Tensor& x) {
   return {x.data_ptr(), dtype_of(x), x.size(0), x.size(1)};
 }
 
-/// c (+)= a W or a W^T through the packed copy where there is one.
-void times_weight(const Tensor& a, const Tensor& weight, WeightCopies* copies, bool transposed,
-                  const Tensor& c, const Tensor& bias, bool accumulate) {
+}  // namespace
+
+void multiply_weight(const Tensor& a, const Tensor& weight, WeightCopies* copies, bool transposed,
+                     const Tensor& c, const Tensor& bias, bool accumulate) {
   const void* bias_data = bias.defined() ? bias.data_ptr() : nullptr;
   if (copies != nullptr && dtype_of(a) == DType::BF16) {
     kernels::gemm(view(a), transposed ? copies->forward(weight) : copies->backward(weight),
@@ -59,6 +60,8 @@ void times_weight(const Tensor& a, const Tensor& weight, WeightCopies* copies, b
   const Tensor plain = dense_as(weight, a.scalar_type());
   kernels::gemm(view(a), view(plain, transposed), target(c), bias_data, accumulate);
 }
+
+namespace {
 
 /// A term in the compute type, with what its backward needs.
 struct Side {
@@ -137,7 +140,7 @@ Tensor linear(const Tensor& x_in, const Tensor& weight, const Tensor& bias, Weig
   const Tensor x = x_in.detach().contiguous(), w = weight.detach(),
                b = bias.defined() ? bias.detach() : Tensor();
   Tensor y = at::empty({x.size(0), w.size(0)}, x.options());
-  times_weight(x, w, copies, true, y, b, false);
+  multiply_weight(x, w, copies, true, y, b, false);
   Tensors inputs{x_in, weight, bias};
   std::vector<Side> sides;
   for (const LowRankTerm& term : terms) {
@@ -153,7 +156,7 @@ Tensor linear(const Tensor& x_in, const Tensor& weight, const Tensor& bias, Weig
   return record(y, inputs, "linear", [=](const Tensors& g) -> Tensors {
     const Tensor dy = dense_as(g[0], type);
     Tensor dx = need_x ? at::empty({dy.size(0), w.size(1)}, dy.options()) : Tensor();
-    if (need_x) times_weight(dy, w, copies, false, dx, Tensor(), false);
+    if (need_x) multiply_weight(dy, w, copies, false, dx, Tensor(), false);
     Tensors result{dx,
                    need_w ? product(dy, keep_x, true, false, master_of(dtype_of(dy))) : Tensor(),
                    need_b ? bias_gradient(dy) : Tensor()};

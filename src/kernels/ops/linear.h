@@ -49,6 +49,12 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                   WeightCopies* copies, const std::vector<LowRankTerm>& terms,
                   const at::Tensor& row_keys);
 
+/// c (+)= a W^T + bias, or with `transposed` false c (+)= a W, through the packed copies where
+/// there are some. No gradients. a [n, in] or [n, out] in the compute type, c in that or the master
+/// type.
+void multiply_weight(const at::Tensor& a, const at::Tensor& weight, WeightCopies* copies,
+                     bool transposed, const at::Tensor& c, const at::Tensor& bias, bool accumulate);
+
 /// The side-car alone: scale * (dropout(x) down^T) up^T.
 at::Tensor low_rank(const at::Tensor& x, const LowRankTerm& term, const at::Tensor& row_keys);
 
