@@ -34,7 +34,7 @@ TEST_P(Methods, GradientsReachItsParametersAndOnlyThose) {
   for (const Param& param : adaptation_->trainable()) {
     ASSERT_TRUE(param.value.grad().defined()) << param.name;
     // A key bias adds the same to every score of a row, so its gradient is zero but for rounding.
-    if (ends_with(param.name, ".k/bias")) continue;
+    if (param.name.find(".k/bias") != std::string::npos) continue;
     EXPECT_GT(param.value.grad().abs().max().item<double>(), 1e-12) << param.name;
   }
   for (size_t i = 0; i < model_->slots(); ++i) {
