@@ -182,7 +182,7 @@ void register_lora(Registry<Tuner>& registry) {
       "LoRA-FA: Zhang et al. 2023, arXiv 2308.03303; PiSSA: Meng et al. 2024, arXiv 2404.02948; "
       "OLoRA: Buyukakyuz 2024, arXiv 2406.01775";
   entry.options = lora_options();
-  entry.learning_rate = 5e-4;
+  entry.learning_rate = 2e-3;
   entry.tiny = "{rank: 2, alpha: 4}";
   entry.examples = {"{}",
                     "{rank: 16, alpha: 32, dropout: 0.05, sites: [\"*.[qkvo]\", \"*.ffn.*\"]}",
