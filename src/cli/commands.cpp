@@ -61,6 +61,30 @@ CommandSpec predict_command() {
            "runs/predictions.jsonl"}};
 }
 
+CommandSpec generate_command() {
+  return {
+      "generate",
+      "text that a language model goes on with: a JSON line for each input",
+      {{"TARGET", "run, checkpoint or model directory", true}},
+      {{"--prompt", "list", "one input as text", ""},
+       {"--input", "string",
+        "JSON lines {\"text\": ...} or {\"input_ids\": [...]}; -: standard input", ""},
+       {"--greedy", "bool", "the likeliest token every time; what is done without other flags", ""},
+       {"--temperature", "number", "sample; below 1 sharper, above 1 flatter", ""},
+       {"--top-k", "int", "sample among so many likeliest tokens", ""},
+       {"--top-p", "number", "sample among the likeliest tokens that reach this probability", ""},
+       {"--beams", "int", "beam search with so many beams", ""},
+       {"--max-new-tokens", "int", "tokens generated at most", "128"},
+       {"--ignore-eos", "bool", "go on past end tokens", ""},
+       {"--ids", "bool",
+        "also output_ids: the new tokens; of encoder-decoders with the start token", ""},
+       {"--precision", "string", "auto, fp32, bf16 or fp64", "auto"},
+       {"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
+      {"attune generate runs/shakespeare --prompt \"KING RICHARD II:\" --max-new-tokens 40",
+       "attune generate runs/shakespeare --prompt \"My lord\" --temperature 0.8 --top-p 0.9 "
+       "--ids"}};
+}
+
 CommandSpec forward_command() {
   return {"forward",
           "activations at any site, as safetensors",
@@ -159,6 +183,7 @@ std::vector<CommandSpec> all_commands() {
         "--seeds 1 --json"}},
       eval_command(),
       predict_command(),
+      generate_command(),
       forward_command(),
       tokenize_command()};
   for (const CommandSpec& command : checkpoint_commands()) result.push_back(command);

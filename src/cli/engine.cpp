@@ -22,11 +22,11 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
-    {"train", run_train},     {"resume", run_resume},   {"eval", run_eval},
-    {"predict", run_predict}, {"forward", run_forward}, {"tokenize", run_tokenize},
-    {"compare", run_compare}, {"init", run_init},       {"check", run_check},
-    {"inspect", run_inspect}, {"merge", run_merge},     {"export", run_export},
-    {"doctor", run_doctor},
+    {"train", run_train},       {"resume", run_resume},     {"eval", run_eval},
+    {"predict", run_predict},   {"generate", run_generate}, {"forward", run_forward},
+    {"tokenize", run_tokenize}, {"compare", run_compare},   {"init", run_init},
+    {"check", run_check},       {"inspect", run_inspect},   {"merge", run_merge},
+    {"export", run_export},     {"doctor", run_doctor},
 };
 
 void set_up_log(bool quiet) {

@@ -11,6 +11,7 @@ int run_train(const Json& args);
 int run_resume(const Json& args);
 int run_eval(const Json& args);
 int run_predict(const Json& args);
+int run_generate(const Json& args);
 int run_forward(const Json& args);
 int run_tokenize(const Json& args);
 int run_init(const Json& args);

@@ -65,6 +65,7 @@ void read_plain_texts(Target& target) {
   context.columns = {{"text", "text"}};
   context.max_length = target.card.task_state.value("max_length", int64_t{512});
   context.tokenizer = target.tokenizer.get();
+  context.directory = target.base_directory;
   target.task->restore(state, context);
 }
 

@@ -6,12 +6,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/text.h"
 
 namespace attune {
@@ -108,6 +110,34 @@ std::vector<std::string> names_in(const std::filesystem::path& folder) {
        names.empty() ? "" : ", such as ", join(names, ", "));
 }
 
+bool names_image(const std::string& name) {
+  std::string lower = name;
+  for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return ends_with(lower, ".png") || ends_with(lower, ".jpg") || ends_with(lower, ".jpeg");
+}
+
+/// A folder of images as lines of JSON, in order of names: {"image": file}, and with "label" those
+/// in subfolders, whose names are the labels. False when there is none.
+bool list_images(const std::string& path, Spill& out) {
+  bool any = false;
+  const auto add = [&](const std::string& file, const std::string* label) {
+    Json line{{"image", file}};
+    if (label != nullptr) line["label"] = *label;
+    const std::string text = line.dump() + "\n";
+    out.add(text.data(), text.size());
+    any = true;
+  };
+  for (const std::string& name : names_in(path)) {
+    const std::string place = (std::filesystem::path(path) / name).string();
+    if (names_image(name)) add(place, nullptr);
+    std::error_code error;
+    if (!std::filesystem::is_directory(place, error)) continue;
+    for (const std::string& file : names_in(place))
+      if (names_image(file)) add((std::filesystem::path(place) / file).string(), &name);
+  }
+  return any;
+}
+
 [[noreturn]] void fail_empty(const std::string& name) {
   fail(ErrorCode::BadInput, "{}: the file is empty; expected at least one record", name);
 }
@@ -147,7 +177,9 @@ Source::Source(const std::string& path, size_t memory_limit)
     if (errno == ENOENT || errno == ENOTDIR) fail_missing(path);
     fail(ErrorCode::Io, "reading data: {}: {}", path, std::strerror(errno));
   } else if (S_ISDIR(info.st_mode)) {
-    fail_folder(path);
+    spill_ = std::make_unique<Spill>(memory_limit);
+    if (!list_images(path, *spill_)) fail_folder(path);
+    bytes_ = spill_->finish();
   } else if (S_ISREG(info.st_mode)) {
     if (info.st_size == 0) fail_empty(name_);
     file_ = std::make_unique<MappedFile>(path);

@@ -31,12 +31,13 @@ class Spill {
   void* mapped_ = nullptr;
 };
 
-/// The content of one user's file or of standard input: mapped, or decompressed once.
+/// The content of one user's file or of standard input: mapped, or decompressed once. A folder of
+/// PNG and JPEG files is read as lines of JSON, one an image: {"image": file, "label": subfolder}.
 class Source {
  public:
   static constexpr size_t kMemoryLimit = size_t{1} << 30;
-  /// Errors: NotFound; BadInput for a folder, an empty file or UTF-16; Corrupt for damaged gzip or
-  /// zstd; Unsupported for other containers (Parquet, zip, ...).
+  /// Errors: NotFound; BadInput for a folder without images, an empty file or UTF-16; Corrupt for
+  /// damaged gzip or zstd; Unsupported for other containers (Parquet, zip, ...).
   explicit Source(const std::string& path, size_t memory_limit = kMemoryLimit);
 
   const std::string& name() const { return name_; }  // path, or "standard input"

@@ -12,6 +12,18 @@ namespace attune {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+/// "LlamaForCausalLM", "T5ForConditionalGeneration".
+std::string language_class(const ModelSpec& spec) {
+  std::string name = spec.head.body_class;
+  for (const char* ending : {"Model", "Encoder"})
+    if (ends_with(name, ending)) name.resize(name.size() - std::string(ending).size());
+  return name + (spec.stacks.size() > 1 ? "ForConditionalGeneration" : "ForCausalLM");
+}
+
+}  // namespace
+
 Json head_config(const Model& model, const Task* task) {
   Json config = Json::object();
   const Transformer* transformer = dynamic_cast<const Transformer*>(&model);
@@ -21,6 +33,10 @@ Json head_config(const Model& model, const Task* task) {
   // Transformers' sequence class pools by its pooler only; another way is kept as a plain body with
   // our own head.
   const bool ours = head.ours;
+  if (head.kind == HeadKind::Lm) {
+    config["architectures"] = {language_class(transformer->spec())};
+    return config;
+  }
   if (head.kind == HeadKind::Token) config["architectures"] = {head.token_class};
   if (head.kind == HeadKind::Sequence)
     config["architectures"] = {ours ? head.body_class : head.sequence_class};

@@ -68,6 +68,7 @@ void Session::make_task() {
   TaskContext context;
   context.columns = recipe_.columns;
   context.tokenizer = tokenizer_.get();
+  context.directory = model_directory_;
   context.error_when_too_long = recipe_.too_long == "error";
   if (recipe_.too_long == "stride")
     fail(ErrorCode::Unsupported,

@@ -89,6 +89,7 @@ void make_task(Target& target, const TargetRequest& request) {
   TaskContext context;
   context.columns = request.columns;
   context.tokenizer = target.tokenizer.get();
+  context.directory = target.base_directory;
   context.max_length = config.value("max_position_embeddings", int64_t{0});
   if (!target.card.task.empty())
     context.max_length = target.card.task_state.value("max_length", context.max_length);
@@ -96,6 +97,13 @@ void make_task(Target& target, const TargetRequest& request) {
                                         : target.card.task_state;
   if (!context.columns.empty()) state.erase("columns");
   target.task->restore(state, context);
+}
+
+bool has_tokenizer(const std::string& directory) {
+  for (const char* name : {"tokenizer.json", "vocab.txt", "vocab.json", "spiece.model",
+                           "tokenizer.model", "sentencepiece.bpe.model"})
+    if (file_exists(directory + "/" + name)) return true;
+  return false;
 }
 
 /// Where a target's model, adapter and head come from, before anything large is read.
@@ -178,8 +186,7 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
   const Sources sources = find_sources(request, *target);
   target->base_directory = sources.directory;
   target->loaded = load_model(sources.directory, sources.load);
-  if (file_exists(sources.directory + "/tokenizer.json") ||
-      file_exists(sources.directory + "/vocab.txt"))
+  if (has_tokenizer(sources.directory))
     target->tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(sources.directory));
   target->adaptation =
       std::make_unique<Adaptation>(target->model(), target->methods, sources.load.seed);

@@ -1,6 +1,9 @@
 #include "tasks/generation.h"
 
+#include <algorithm>
+
 #include "base/error.h"
+#include "base/file.h"
 #include "decode/generate.h"
 #include "tensor/torch.h"
 
@@ -28,6 +31,23 @@ Stream stream_of(const std::vector<Example>& examples, std::vector<int32_t> Exam
 
 void GenerationTask::prepare(const Dataset&, const TaskContext& context) {
   context_ = context;
+  read_defaults();
+}
+
+void GenerationTask::restore(const Json& state, const TaskContext& context) {
+  TextTask::restore(state, context);
+  read_defaults();
+}
+
+void GenerationTask::read_defaults() {
+  if (context_.directory.empty()) return;  // asked for its head alone
+  defaults_ = generation_defaults(read_json(context_.directory + "/config.json"),
+                                  context_.directory, context_.tokenizer);
+}
+
+std::optional<int32_t> GenerationTask::end_token() const {
+  if (defaults_.eos.empty()) return std::nullopt;
+  return defaults_.eos.front();
 }
 
 Batch GenerationTask::collate(const std::vector<Example>& examples) const {
@@ -52,18 +72,36 @@ Batch GenerationTask::collate(const std::vector<Example>& examples) const {
 std::vector<Json> GenerationTask::predict(Model& model, const Batch&,
                                           const std::vector<Example>& examples) const {
   std::vector<Json> result;
-  for (const std::string& text :
-       decoded_texts(model, *context_.tokenizer, examples, kPredictedTokens))
+  for (const std::string& text : decoded_texts(model, examples, 0))
     result.push_back(Json{{"text", text}});
   return result;
 }
 
-std::vector<int32_t> end_tokens(const Json& config, const Tokenizer& tokenizer) {
-  const Json ends = config.contains("eos_token_id") ? config["eos_token_id"] : Json();
-  if (ends.is_number_integer()) return {ends.get<int32_t>()};
-  if (ends.is_array() && !ends.empty()) return ends.get<std::vector<int32_t>>();
-  if (const std::optional<int32_t> end = tokenizer.eos_id()) return {*end};
-  return {};
+GenerationDefaults generation_defaults(const Json& config, const std::string& directory,
+                                       const Tokenizer* tokenizer) {
+  Json own = Json::object();
+  if (const std::string path = directory + "/generation_config.json";
+      !directory.empty() && file_exists(path))
+    own = read_json(path);
+  const auto said = [&](const char* name) {
+    const Json first = own.value(name, Json());
+    return first.is_null() ? config.value(name, Json()) : first;
+  };
+  GenerationDefaults defaults;
+  const Json ends = said("eos_token_id"), start = said("decoder_start_token_id");
+  if (ends.is_number_integer()) {
+    defaults.eos = {ends.get<int32_t>()};
+  } else if (ends.is_array()) {
+    defaults.eos = ends.get<std::vector<int32_t>>();
+  } else if (tokenizer != nullptr && tokenizer->eos_id()) {
+    defaults.eos = {*tokenizer->eos_id()};
+  }
+  if (start.is_number_integer()) {
+    defaults.decoder_start = start.get<int32_t>();
+  } else if (const Json padding = said("pad_token_id"); padding.is_number_integer()) {
+    defaults.decoder_start = padding.get<int32_t>();
+  }
+  return defaults;
 }
 
 std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& text) {
@@ -75,19 +113,18 @@ std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& t
   return ids;
 }
 
-std::vector<std::string> decoded_texts(Model& model, const Tokenizer& tokenizer,
-                                       const std::vector<Example>& examples,
-                                       int64_t max_new_tokens) {
+std::vector<std::string> GenerationTask::decoded_texts(Model& model,
+                                                       const std::vector<Example>& examples,
+                                                       int64_t tokens) const {
   GenerateOptions options;
-  options.max_new_tokens = max_new_tokens;
-  options.eos = end_tokens(model.config(), tokenizer);
-  const Json start = model.config().value("decoder_start_token_id", Json());
-  if (start.is_number_integer()) options.decoder_start = start.get<int32_t>();
+  options.max_new_tokens = std::max(tokens, kPredictedTokens);
+  options.eos = defaults_.eos;
+  options.decoder_start = defaults_.decoder_start;
   std::vector<std::vector<int32_t>> prompts;
   for (const Example& example : examples) prompts.push_back(example.prompt);
   std::vector<std::string> texts;
   for (const std::vector<int32_t>& ids : generate(model, prompts, options))
-    texts.push_back(tokenizer.decode(ids));
+    texts.push_back(context_.tokenizer->decode(ids));
   return texts;
 }
 

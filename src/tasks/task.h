@@ -53,6 +53,7 @@ struct TaskContext {
   int64_t max_length = 0;  // tokens, specials included; 0: no limit
   bool error_when_too_long = false;
   const Tokenizer* tokenizer = nullptr;
+  std::string directory;  // of the checkpoint; "": not known
   std::vector<std::string>
       label_order;  // from the checkpoint's id2label, or a run's own labels; may be empty
 };
