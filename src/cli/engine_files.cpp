@@ -14,8 +14,6 @@
 
 namespace attune {
 
-namespace fs = std::filesystem;
-
 int run_init(const Json& args) {
   std::string path = text_arg(args, "config");
   const std::string output = output_directory(args);
@@ -25,12 +23,10 @@ int run_init(const Json& args) {
   options.seed = static_cast<uint64_t>(int_arg(args, "seed", 1));
   const Json config = read_json(path);
   const std::unique_ptr<Model> model = init_model(config, path, options);
-  const std::string fresh = output + ".tmp";
-  fs::remove_all(fresh);
-  fs::create_directories(fresh);
-  write_model(*model, "", fresh, Json::object());
-  copy_text_files(fs::path(path).parent_path().string(), fresh);
-  replace_directory(fresh, output);
+  FreshDirectory fresh(output);
+  write_model(*model, "", fresh.path(), Json::object());
+  copy_text_files(std::filesystem::path(path).parent_path().string(), fresh.path());
+  fresh.replace();
   answer(args, Json{{"output", output}, {"seed", options.seed}},
          format("{}: a random {} model, seed {}", output, config.value("model_type", "?"),
                 options.seed));
@@ -122,17 +118,6 @@ bool like_transformers(Target& target) {
   return !model.spec().head.ours;
 }
 
-/// Compares what was written with its source; on a difference nothing is left behind.
-double verified(Target& source, const TargetRequest& written, const std::string& folder) {
-  try {
-    return verify_export(source, written);
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
-    throw;
-  }
-}
-
 TargetRequest plain_request(const std::string& name, const std::vector<std::string>& adapters) {
   TargetRequest request;
   request.name = name;
@@ -147,9 +132,11 @@ TargetRequest plain_request(const std::string& name, const std::vector<std::stri
 int run_merge(const Json& args) {
   const std::string output = output_directory(args);
   const std::unique_ptr<Target> target = target_to_write(args);
+  double error = 0;
   write_merged(target->model(), *target->adaptation, target->task.get(), target->base_directory,
-               output);
-  const double error = verified(*target, plain_request(output, {}), output);
+               output, [&](const std::string& folder) {
+                 error = verify_export(*target, plain_request(folder, {}));
+               });
   std::string text =
       format("merged checkpoint in {} (read back: outputs within {:.1g})", output, error);
   if (!like_transformers(*target))
@@ -187,22 +174,20 @@ int run_export(const Json& args) {
   const bool newer = newer_names(args);
   const std::string output = output_directory(args);
   const std::unique_ptr<Target> target = target_to_write(args);
-  const std::string fresh = output + ".tmp";
-  fs::remove_all(fresh);
-  fs::create_directories(fresh);
   const std::string set =
       target->adaptation->sets().empty() ? "" : target->adaptation->sets().front();
   if (set.empty())
     fail(ErrorCode::BadInput, "{} holds no adapter to export", text_arg(args, "target"));
+  FreshDirectory fresh(output);
   const PeftExport result =
       export_peft(*target->adaptation, target->model(), set, target->base_directory,
-                  target->card.task, like_transformers(*target), fresh, newer);
+                  target->card.task, like_transformers(*target), fresh.path(), newer);
   const double error =
-      verified(*target, plain_request(target->base_directory, result.directories), fresh);
-  replace_directory(fresh, output);
+      verify_export(*target, plain_request(target->base_directory, result.directories));
+  fresh.replace();
   Json directories = Json::array();
   for (const std::string& directory : result.directories)
-    directories.push_back(moved(directory, fresh, output));
+    directories.push_back(moved(directory, fresh.path(), output));
   std::string text = format("PEFT adapter in {} (read back: outputs within {:.1g})",
                             join(directories.get<std::vector<std::string>>(), ", "), error);
   for (const std::string& note : result.notes) text += "\nnote: " + note;

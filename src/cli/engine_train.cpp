@@ -75,7 +75,7 @@ int run_resume(const Json& args) {
 int run_check(const Json& args) {
   use_threads(args);
   Session session(recipe_of(args));
-  session.train_config();
+  session.train_config();  // mistakes that need no row come first
   const int64_t sample = std::min<int64_t>(session.train_view().size(), 20000);
   int64_t cut = 0, tokens = 0, longest = 0;
   for (int64_t i = 0; i < sample; ++i) {
@@ -86,6 +86,8 @@ int run_check(const Json& args) {
     cut += example.dropped > 0 ? 1 : 0;
   }
   session.check_rows();
+  Progress silent(stderr, Progress::Mode::Quiet);
+  Trainer(session.train_config(), session.parts(""), silent).prepare(true);
   Json rows{{"train", session.train_view().size()}, {"eval", session.eval_view().size()}};
   for (const NamedView& set : session.eval_on()) rows["eval_on"][set.name] = set.view.size();
   Json labels = Json::object();

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/text.h"
 
 namespace attune {
 
@@ -33,6 +34,10 @@ std::vector<int64_t> shares_of(const std::vector<MixtureSource>& sources, int64_
   return shares;
 }
 
+std::string name_of(const MixtureSource& source, size_t number) {
+  return source.name.empty() ? format("source {}", number + 1) : source.name;
+}
+
 }  // namespace
 
 Sampler::Sampler(int64_t examples, uint64_t seed, LengthOf length, SamplerOptions options)
@@ -53,9 +58,9 @@ Sampler::Sampler(int64_t examples, uint64_t seed, LengthOf length, SamplerOption
   for (size_t i = 0; i < quotas_.size(); ++i)
     if (quotas_[i] == 0)
       fail(ErrorCode::BadInput,
-           "making batches: the share of source {} in an epoch of {} examples is less than one; "
+           "making batches: the share of {} in an epoch of {} examples is less than one; "
            "raise its weight ({}) or leave it out",
-           i + 1, examples_, options_.mixture[i].weight);
+           name_of(options_.mixture[i], i), examples_, options_.mixture[i].weight);
   enter();
 }
 
@@ -63,11 +68,11 @@ void Sampler::check_mixture() const {
   for (size_t i = 0; i < options_.mixture.size(); ++i) {
     const MixtureSource& source = options_.mixture[i];
     if (source.examples.empty())
-      fail(ErrorCode::BadInput, "making batches: source {} of the mixture has no examples", i + 1);
+      fail(ErrorCode::BadInput, "making batches: {} has no examples; leave it out of the mixture",
+           name_of(source, i));
     if (!(source.weight > 0) || !std::isfinite(source.weight))
-      fail(ErrorCode::BadInput,
-           "making batches: the weight of source {} is {}, expected a number above 0", i + 1,
-           source.weight);
+      fail(ErrorCode::BadInput, "making batches: the weight of {} is {}, expected a number above 0",
+           name_of(source, i), source.weight);
   }
 }
 

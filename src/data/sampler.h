@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 namespace attune {
@@ -12,6 +13,7 @@ using LengthOf = std::function<int64_t(int64_t example)>;
 struct MixtureSource {
   std::vector<int64_t> examples;
   double weight = 1;
+  std::string name = {};  // in messages; empty: its number
 };
 
 struct SamplerOptions {

@@ -125,13 +125,18 @@ PeftPiece save(const PeftView& view) {
   return piece;
 }
 
-/// PEFT makes the bases as large as the largest of the modules that it changes.
+/// PEFT makes the bases as large as the largest of the modules that it changes, and writes them
+/// beside every module too; it warns of missing keys when they are not there.
 void finish(PeftPiece& piece) {
   Sides all;
   for (const PeftUpdate& update : piece.updates) all.cover(update.site);
   const int64_t rank = piece.config["r"].get<int64_t>();
   piece.shared[kA] = piece.shared[kA].slice(2, 0, all.smaller());
   piece.shared[kB] = piece.shared[kB].slice(0, 0, all.larger()).slice(1, 0, all.bases(rank));
+  for (PeftUpdate& update : piece.updates) {
+    update.parts["randlora_A"] = piece.shared[kA];
+    update.parts["randlora_B"] = piece.shared[kB];
+  }
 }
 
 }  // namespace

@@ -61,21 +61,21 @@ Json head_config(const Model& model, const Task* task) {
 }
 
 void write_merged(Model& model, Adaptation& adaptation, const Task* task, const std::string& base,
-                  const std::string& directory) {
+                  const std::string& directory,
+                  const std::function<void(const std::string&)>& check) {
   for (const std::string& set : adaptation.sets()) adaptation.merge(set);
-  const std::string fresh = directory + ".tmp";
-  fs::remove_all(fresh);
-  fs::create_directories(fresh);
-  write_model(model, base, fresh, head_config(model, task));
+  FreshDirectory fresh(directory);
+  write_model(model, base, fresh.path(), head_config(model, task));
   for (const char* folder : {"1_Pooling", "2_Normalize"})
     if (directory_exists(base + "/" + folder))
-      fs::copy(base + "/" + folder, fresh + "/" + folder, fs::copy_options::recursive);
+      fs::copy(base + "/" + folder, fresh.path() + "/" + folder, fs::copy_options::recursive);
   for (const char* name :
        {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"})
     if (file_exists(base + "/" + name))
-      write_file_atomic(fresh + "/" + name, read_file(base + "/" + name));
-  replace_directory(fresh, directory);
+      write_file_atomic(fresh.path() + "/" + name, read_file(base + "/" + name));
   adaptation.unmerge();
+  if (check) check(fresh.path());
+  fresh.replace();
 }
 
 void write_run_model(Session& session, const std::string& run) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <string>
 
 #include "recipe/session.h"
@@ -9,10 +10,12 @@ namespace attune {
 /// config.json fields that describe a task's head: labels, problem type, class name, pooling.
 Json head_config(const Model& model, const Task* task);
 /// Folds the adapter into the weights and writes a plain Hugging Face checkpoint; the model in
-/// memory is left as it was. A directory that exists is replaced, in one step. Errors: Unsupported,
-/// naming edits that cannot be folded.
+/// memory is left as it was. `check` may look at the complete files, and throw, before they take
+/// the place of a directory that exists, which happens in one step. Errors: Unsupported, naming
+/// edits that cannot be folded; nothing is left behind then.
 void write_merged(Model& model, Adaptation& adaptation, const Task* task, const std::string& base,
-                  const std::string& directory);
+                  const std::string& directory,
+                  const std::function<void(const std::string& folder)>& check = {});
 /// RUN/model of a full fine-tuning run.
 void write_run_model(Session& session, const std::string& run);
 

@@ -31,7 +31,8 @@ Dataset open_files(const std::vector<DataFile>& files, const Recipe& recipe) {
 std::vector<MixtureSource> mixture_of(const DataView& train, const std::vector<DataFile>& files) {
   if (files.empty() || files.front().weight <= 0) return {};
   std::vector<MixtureSource> sources;
-  for (const DataFile& file : files) sources.push_back({{}, file.weight});
+  for (size_t i = 0; i < files.size(); ++i)
+    sources.push_back({{}, files[i].weight, format("data.train[{}] ({})", i, files[i].path)});
   for (int64_t i = 0; i < train.size(); ++i)
     sources[train.data.file_of(train.row(i))].examples.push_back(i);
   for (size_t i = 0; i < sources.size(); ++i)

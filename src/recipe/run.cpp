@@ -140,13 +140,8 @@ int finish(Session& session, const std::string& run, const Trainer::Result& resu
   return 0;
 }
 
-int run_trainer(Session& session, const std::string& run, bool resume, Progress& progress,
-                Json& out) {
+void show_summary(const Session& session) {
   for (const std::string& line : session.summary()) log_info("{}", line);
-  const TrainConfig config = session.train_config();
-  Trainer trainer(config, session.parts(run), progress);
-  const Trainer::Result result = trainer.run(resume);
-  return finish(session, run, result, config, out);
 }
 
 void set_threads(const Recipe& recipe) {
@@ -191,15 +186,18 @@ int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
   check_directory(run, overwrite);
   check_start(recipe);
   Session session(std::move(recipe));  // everything is checked before anything is written
-  session.train_config();
   session.check_rows();
+  show_summary(session);
+  const TrainConfig config = session.train_config();
+  Trainer trainer(config, session.parts(run), progress);
+  trainer.prepare();
   fs::create_directories(run);
   const FileLock lock(run + "/.lock");
   check_directory(run, overwrite);  // another process may have been quicker
   clear_directory(run);
   if (session.start() != nullptr) session.start()->keep_in(run);
   write_file_atomic(run + "/recipe.yaml", located(session.recipe()).resolved_yaml());
-  return run_trainer(session, run, false, progress, result);
+  return finish(session, run, trainer.run(false), config, result);
 }
 
 int resume_run(const std::string& run, int threads, Progress& progress, Json& result) {
@@ -214,11 +212,12 @@ int resume_run(const std::string& run, int threads, Progress& progress, Json& re
   if (threads > 0) recipe.threads = threads;
   set_threads(recipe);
   Session session(std::move(recipe));
-  if (run_checkpoints(run).empty()) {
-    log_info("no checkpoint yet: the run starts from its beginning");
-    return run_trainer(session, run, false, progress, result);
-  }
-  return run_trainer(session, run, true, progress, result);
+  const bool has_checkpoint = !run_checkpoints(run).empty();
+  if (!has_checkpoint) log_info("no checkpoint yet: the run starts from its beginning");
+  show_summary(session);
+  const TrainConfig config = session.train_config();
+  Trainer trainer(config, session.parts(run), progress);
+  return finish(session, run, trainer.run(has_checkpoint), config, result);
 }
 
 }  // namespace attune

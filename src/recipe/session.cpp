@@ -44,9 +44,10 @@ Session::Session(Recipe recipe)
   tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(model_directory_));
   open_data();
   make_task();
+  if (start_) start_->check_base(fingerprint(), recipe_.model, model_directory_);
   make_model();
   attach();
-  if (start_) start_->fill(*adaptation_, fingerprint(), start_head_);
+  if (start_) start_->fill(*adaptation_, start_head_);
 }
 
 void Session::open_data() {
@@ -124,7 +125,9 @@ void Session::make_model() {
   options.head.pool = recipe_.pool;
   options.head.dropout = recipe_.head_dropout;
   options.seed = value_seed();
+  const std::string known = loaded_.fingerprint;
   loaded_ = load_model(model_directory_, options);
+  loaded_.fingerprint = known;
   task_->check(*loaded_.model);
   loaded_.model->encode_text = [this](const std::string& text) {
     EncodeOptions plain;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -22,10 +22,53 @@ namespace {
 
 constexpr const char* kFiles[] = {"attune.json", "attune.safetensors"};
 
-std::string method_names(const Json& methods) {
+/// Without the head that every run adds by itself.
+std::vector<std::string> method_names(const Json& methods) {
   std::vector<std::string> names;
-  for (const Json& method : methods) names.push_back(method.begin().key());
-  return join(names, " + ");
+  for (const Json& method : methods) {
+    const bool by_itself =
+        method.begin().key() == "head" && method.begin().value().value("fresh_only", false);
+    if (!by_itself) names.push_back(method.begin().key());
+  }
+  return names;
+}
+
+/// What `all` has and `some` has not, each as often as that.
+std::string beyond(const std::vector<std::string>& all, std::vector<std::string> some) {
+  std::vector<std::string> result;
+  for (const std::string& name : all) {
+    const std::vector<std::string>::iterator found = std::find(some.begin(), some.end(), name);
+    if (found == some.end())
+      result.push_back(name);
+    else
+      some.erase(found);
+  }
+  return join(result, ", ");
+}
+
+/// "methods[0].lora.alpha is 8 there and 16 here", for every option that differs.
+std::vector<std::string> differences(const Json& then, const Json& now) {
+  std::vector<std::string> result;
+  for (size_t i = 0; i < now.size(); ++i) {
+    const Json& old_options = then[i].begin().value();
+    const Json& options = now[i].begin().value();
+    std::set<std::string> keys;
+    for (const Json* side : {&old_options, &options})
+      for (const auto& [key, value] : side->items()) keys.insert(key);
+    for (const std::string& key : keys) {
+      const Json before = old_options.value(key, Json()), after = options.value(key, Json());
+      if (before != after)
+        result.push_back(format("methods[{}].{}.{} is {} there and {} here", i,
+                                now[i].begin().key(), key, before.dump(), after.dump()));
+    }
+  }
+  return result;
+}
+
+/// config.json's "model_type" of a checkpoint folder; "" when it is not there any more.
+std::string type_of(const std::string& directory) {
+  if (directory.empty() || !file_exists(directory + "/config.json")) return "";
+  return read_json(directory + "/config.json").value("model_type", "");
 }
 
 /// "0.lora/enc.0.self.q/down" -> "enc.0.self.q".
@@ -48,6 +91,10 @@ WarmStart::WarmStart(const std::string& name) : name_(name), folder_(adapter_fol
          "init_from: {} is an adapter of PEFT, and a run of Attune is expected; fold it into its "
          "model (attune merge {} -o DIR) and take that as `model`",
          name, name);
+  if (folder_.empty() && !fs::exists(name))
+    fail(ErrorCode::NotFound,
+         "init_from: there is no folder {}; give the directory of a run, or null to start anew",
+         name);
   if (folder_.empty())
     fail(ErrorCode::NotFound,
          "init_from: {} is not a run: neither adapter/attune.json nor attune.json is in it", name);
@@ -63,56 +110,82 @@ std::vector<std::string> WarmStart::labels_for(const std::string& task,
   return known;
 }
 
-/// Other methods hold other tensors; other options of the same methods may give the same values
-/// another meaning, which is the user's to judge.
-void WarmStart::check_methods(const Json& here) const {
-  if (method_names(here) != method_names(card_.methods))
-    fail(
-        ErrorCode::BadInput,
-        "init_from: {} was trained with the methods {}, this recipe has {}; take the same methods, "
-        "or start from its weights: attune merge {} -o DIR, and DIR as `model`",
-        name_, method_names(card_.methods), method_names(here), name_);
-  for (size_t i = 0; i < here.size(); ++i) {
-    const Json& now = here[i].begin().value();
-    const Json& then = card_.methods[i].begin().value();
-    for (const auto& [option, value] : now.items())
-      if (then.contains(option) && then[option] != value)
-        log_warning(
-            "init_from: methods[{}].{}.{} was {} in {} and is {} here: its values are taken as "
-            "they "
-            "are",
-            i, here[i].begin().key(), option, then[option].dump(), name_, value.dump());
-  }
+void WarmStart::check_base(const std::string& fingerprint, const std::string& model,
+                           const std::string& directory) const {
+  if (card_.fingerprint == fingerprint) return;
+  const std::string then = type_of(card_.directory), now = type_of(directory);
+  const std::string types = then.empty() || then == now
+                                ? ""
+                                : format(", and that was a {} model, this is a {} one", then, now);
+  fail(ErrorCode::BadInput,
+       "init_from: {} was trained on {}, whose tensors are not those of {} (SHA-256 {}... and "
+       "{}...){}; give as `model` the one it was trained on",
+       name_, card_.base, model, card_.fingerprint.substr(0, 16), fingerprint.substr(0, 16), types);
 }
 
-void WarmStart::fill(Adaptation& adaptation, const std::string& base_fingerprint,
-                     bool with_head) const {
-  if (card_.fingerprint != base_fingerprint)
-    fail(ErrorCode::BadInput,
-         "init_from: {} was trained on {} (tensors' SHA-256 {}...), but this model's tensors have "
-         "{}...; give the model it was trained on",
-         name_, card_.base, card_.fingerprint.substr(0, 16), base_fingerprint.substr(0, 16));
-  check_methods(adaptation.manifest("default"));
-  const SafetensorsFile file(folder_ + "/attune.safetensors");
-  at::NoGradGuard no_grad;
-  for (const std::pair<std::string, Tensor>& entry : adaptation.tensors("default")) {
+/// Other methods hold other tensors.
+void WarmStart::check_methods(const Json& here) const {
+  const std::vector<std::string> then = method_names(card_.methods), now = method_names(here);
+  if (then == now) return;
+  const std::string only_there = beyond(then, now), only_here = beyond(now, then);
+  std::string what;
+  if (!only_there.empty()) what = format("only there: {}", only_there);
+  if (!only_here.empty()) what += format("{}only here: {}", what.empty() ? "" : "; ", only_here);
+  if (what.empty()) what = "the same in another order";
+  fail(ErrorCode::BadInput,
+       "init_from: {} was trained with the methods {}, this recipe has {} ({}); take the same "
+       "methods in the same order, or start from its weights: attune merge {} -o DIR, and DIR as "
+       "`model`",
+       name_, join(then, " + "), join(now, " + "), what, name_);
+}
+
+void WarmStart::does_not_fit(const std::string& what,
+                             const std::vector<std::string>& different) const {
+  fail(ErrorCode::BadInput,
+       "init_from: the values of {} do not fit this recipe's methods: {}. {}; give the methods the "
+       "options they had there",
+       name_, what,
+       different.empty() ? "Their options are the same, so the model or its head differs"
+                         : "Options that differ: " + join(different, ", "));
+}
+
+/// Where both have the tensor, its shape must be the same; a head may be made in another way.
+void WarmStart::check_tensors(const std::vector<std::pair<std::string, Tensor>>& tensors,
+                              const SafetensorsFile& file, bool with_head,
+                              const std::vector<std::string>& different) const {
+  std::set<std::string> known;
+  for (const std::pair<std::string, Tensor>& entry : tensors) {
+    known.insert(entry.first);
     const std::string site = site_of(entry.first);
     if (site == "head.proj" && !with_head) continue;
     if (!file.has(entry.first)) {
       if (starts_with(site, "head.")) continue;  // another way of pooling
-      fail(ErrorCode::BadInput,
-           "init_from: {} has no tensor {}; the options of its methods select other sites than "
-           "this recipe's",
-           name_, entry.first);
+      does_not_fit(format("there is no tensor {} there", entry.first), different);
     }
-    const Tensor value = file.tensor(entry.first);
-    if (value.sizes() != entry.second.sizes())
-      fail(ErrorCode::BadInput,
-           "init_from: the tensor {} of {} has shape [{}], this recipe makes it [{}]; give the "
-           "methods the options they had there",
-           entry.first, name_, fmt::join(value.sizes().vec(), ", "),
-           fmt::join(entry.second.sizes().vec(), ", "));
-    entry.second.detach().copy_(value);
+    const std::vector<int64_t> there = file.tensor(entry.first).sizes().vec();
+    if (there != entry.second.sizes().vec())
+      does_not_fit(format("the tensor {} has shape [{}] there and [{}] here", entry.first,
+                          fmt::join(there, ", "), fmt::join(entry.second.sizes().vec(), ", ")),
+                   different);
+  }
+  for (const TensorInfo& info : file.tensors())
+    if (known.count(info.name) == 0 && !starts_with(site_of(info.name), "head."))
+      does_not_fit(format("the tensor {} is only there", info.name), different);
+}
+
+void WarmStart::fill(Adaptation& adaptation, bool with_head) const {
+  const Json here = adaptation.manifest("default");
+  check_methods(here);
+  const std::vector<std::string> different = differences(card_.methods, here);
+  const SafetensorsFile file(folder_ + "/attune.safetensors");
+  const std::vector<std::pair<std::string, Tensor>> tensors = adaptation.tensors("default");
+  check_tensors(tensors, file, with_head, different);
+  for (const std::string& difference : different)
+    log_warning("init_from: {}; the values of {} are taken as they are", difference, name_);
+  at::NoGradGuard no_grad;
+  for (const std::pair<std::string, Tensor>& entry : tensors) {
+    if (!file.has(entry.first) || (site_of(entry.first) == "head.proj" && !with_head)) continue;
+    entry.second.detach().copy_(file.tensor(entry.first));
     mark_changed(entry.second);
   }
 }

@@ -7,6 +7,8 @@
 
 namespace attune {
 
+class SafetensorsFile;
+
 /// The run, or adapter directory, whose values another run starts from (`init_from`).
 class WarmStart {
  public:
@@ -21,10 +23,15 @@ class WarmStart {
   /// is taken over too. Otherwise empty.
   std::vector<std::string> labels_for(const std::string& task,
                                       const std::vector<std::string>& labels) const;
+  /// Errors: BadInput unless the model (its tensors' fingerprint, the user's name for it, its
+  /// folder) is the one the old run was trained on.
+  void check_base(const std::string& fingerprint, const std::string& model,
+                  const std::string& directory) const;
   /// Copies the old run's values into the methods of "default". Without `with_head` the last
-  /// projection stays as it is. Errors: BadInput when base, methods or shapes differ, naming both
-  /// sides; Corrupt.
-  void fill(Adaptation& adaptation, const std::string& base_fingerprint, bool with_head) const;
+  /// projection stays as it is. Options that differ and leave all shapes alike are reported to the
+  /// log. Errors: BadInput when methods, tensors or shapes differ, naming both sides and the
+  /// options that differ; Corrupt.
+  void fill(Adaptation& adaptation, bool with_head) const;
   /// Keeps the values in RUN/init, so that resuming does not need the old run: links where the file
   /// system can, else copies. Errors: Io.
   void keep_in(const std::string& run) const;
@@ -32,6 +39,11 @@ class WarmStart {
 
  private:
   void check_methods(const Json& here) const;
+  void check_tensors(const std::vector<std::pair<std::string, Tensor>>& tensors,
+                     const SafetensorsFile& file, bool with_head,
+                     const std::vector<std::string>& different) const;
+  [[noreturn]] void does_not_fit(const std::string& what,
+                                 const std::vector<std::string>& different) const;
   std::string name_, folder_;
   AdapterCard card_;
 };

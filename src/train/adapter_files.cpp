@@ -36,13 +36,36 @@ void replace_directory(const std::string& fresh, const std::string& directory) {
   sync_directory(parent.empty() ? "." : parent);
 }
 
+FreshDirectory::FreshDirectory(std::string directory)
+    : directory_(std::move(directory)), path_(directory_ + ".tmp") {
+  std::error_code error;
+  for (fs::path parent = fs::path(path_).parent_path();
+       !parent.empty() && !fs::exists(parent, error); parent = parent.parent_path())
+    parents_.push_back(parent.string());
+  fs::remove_all(path_, error);
+  fs::create_directories(path_, error);
+  if (error)
+    fail(ErrorCode::Io, "making the folder {}: {}; check the path, its permissions and the disk",
+         path_, error.message());
+}
+
+FreshDirectory::~FreshDirectory() {
+  if (replaced_) return;
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+  for (const std::string& parent : parents_) fs::remove(parent, ignored);  // only when empty
+}
+
+void FreshDirectory::replace() {
+  replace_directory(path_, directory_);
+  replaced_ = true;
+}
+
 void save_adapter(const Adaptation& adaptation, const std::string& set, const AdapterCard& card,
                   const std::string& directory,
                   const std::function<void(const std::string&)>& beside) {
-  const std::string fresh = directory + ".tmp";
-  fs::remove_all(fresh);
-  fs::create_directories(fresh);
-  save_safetensors(fresh + "/attune.safetensors", adaptation.tensors(set));
+  FreshDirectory fresh(directory);
+  save_safetensors(fresh.path() + "/attune.safetensors", adaptation.tensors(set));
   const Json json{
       {"format", "attune-adapter"},
       {"version", 1},
@@ -53,9 +76,9 @@ void save_adapter(const Adaptation& adaptation, const std::string& set, const Ad
       {"head", Json{{"pool", card.pool}}},
       {"seed", card.seed},
       {"methods", adaptation.manifest(set)}};
-  write_file_atomic(fresh + "/attune.json", json.dump(2) + "\n");
-  if (beside) beside(fresh);
-  replace_directory(fresh, directory);
+  write_file_atomic(fresh.path() + "/attune.json", json.dump(2) + "\n");
+  if (beside) beside(fresh.path());
+  fresh.replace();
 }
 
 AdapterCard read_adapter_card(const std::string& directory) {

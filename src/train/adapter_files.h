@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/adaptation.h"
 
@@ -33,5 +34,25 @@ void load_adapter(Adaptation& adaptation, const std::string& set, const std::str
 /// Puts a complete new folder in the place of `directory`: one atomic exchange where the file
 /// system can.
 void replace_directory(const std::string& fresh, const std::string& directory);
+
+/// A folder that is written beside `directory` (as DIRECTORY.tmp) and takes its place when it is
+/// complete. Destroyed before that, it leaves nothing behind, not even the parents made for it.
+class FreshDirectory {
+ public:
+  /// Errors: Io when it cannot be made.
+  explicit FreshDirectory(std::string directory);
+  ~FreshDirectory();
+  FreshDirectory(const FreshDirectory&) = delete;
+  FreshDirectory& operator=(const FreshDirectory&) = delete;
+
+  const std::string& path() const { return path_; }
+  /// Errors: Io.
+  void replace();
+
+ private:
+  std::string directory_, path_;
+  std::vector<std::string> parents_;  // that did not exist before, innermost first
+  bool replaced_ = false;
+};
 
 }  // namespace attune

@@ -102,6 +102,12 @@ void Trainer::restore() {
   log_info("going on from step {} ({:.1f} % done)", run_.step, 100 * clock().progress);
 }
 
+void Trainer::prepare(bool looking) {
+  begin(false);
+  if (!looking) parts_.adaptation.calibrate(state_->calibration);
+  state_->calibration = {};
+}
+
 void Trainer::begin(bool resume) {
   params_ = parts_.adaptation.trainable();
   if (params_.empty())
@@ -118,14 +124,13 @@ void Trainer::begin(bool resume) {
         calibration_of({parts_.model, parts_.objective, parts_.task, parts_.train,
                         parts_.class_weights, config_.batches, config_.seed, params_});
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->begin(*state_);
-  if (!resume) parts_.adaptation.calibrate(state_->calibration);
-  state_->calibration = {};
   if (resume) restore();
 }
 
 Trainer::Result Trainer::run(bool resume) {
   const SignalWatch watch;
-  begin(resume);
+  if (resume) begin(true);
+  if (state_ == nullptr) prepare();
   log_ = std::make_unique<LogWriter>(parts_.run + "/log.jsonl");
   log_->truncate_to(
       static_cast<uint64_t>(run_.log_bytes));  // what came after the checkpoint happens again

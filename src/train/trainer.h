@@ -74,7 +74,12 @@ class Trainer {
     int64_t cut_rows = 0;
     Json history;
   };
-  /// Errors: Diverged (step and rows named; the last checkpoint stays), Io, OutOfMemory.
+  /// What comes before the first step of a fresh run: begin of the policies and, unless `looking`
+  /// only, calibrate of the methods. Writes nothing. Errors: BadInput and Unsupported for policies
+  /// and methods that do not fit this model or these data; Diverged.
+  void prepare(bool looking = false);
+  /// Prepares first when prepare() was not called. Errors: Diverged (step and rows named; the last
+  /// checkpoint stays), Io, OutOfMemory.
   Result run(bool resume);
 
  private:

@@ -90,7 +90,7 @@ def compare(attune, root, family):
             try:
                 there = comparison.from_peft(name, folder)
                 kind, back = comparison.to_peft(name, folder)
-            except RuntimeError as error:
+            except (RuntimeError, SystemExit) as error:
                 rows.append(("?", name, str(error), ""))
                 continue
         rows.append((kind, name, there, back))

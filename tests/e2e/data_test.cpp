@@ -1,4 +1,5 @@
 // Training data from several files, evaluation on several sets, and where files may lie.
+#include "base/text.h"
 #include "e2e/workshop.h"
 
 namespace attune {
@@ -112,6 +113,91 @@ TEST_F(EvalOn, EverySetIsMeasuredUnderItsName) {
   EXPECT_EQ(again["eval_on"], result["eval_on"]);
 }
 
+TEST_F(Mixture, MistakesAreFoundBeforeTheRunDirectoryIsMade) {
+  write("a.jsonl", rows_of("good", 60) + rows_of("bad", 60));
+  write("b.jsonl", rows_of("bad", 5));
+  const auto refused = [&](const std::string& train, const std::vector<std::string>& parts) {
+    const std::vector<std::string> sets = {"data.train=" + train, "data.eval=null"};
+    for (const char* command : {"train", "check"}) {
+      std::vector<std::string> args = train_args(sets);
+      args[0] = command;
+      expect_refused(attune(args), 2, parts);
+      EXPECT_FALSE(exists("run")) << command << " " << train;
+    }
+  };
+  refused("[{path: a.jsonl, weight: 1}, b.jsonl]",
+          {"data.train[1]: b.jsonl has no weight, but another file has one"});
+  refused("[{path: a.jsonl, weight: 0}, {path: b.jsonl, weight: 1}]", {"weight", "(0, inf)"});
+  refused("[{path: a.jsonl, weight: much}, {path: b.jsonl, weight: 1}]", {"weight", "number"});
+  refused("[{path: a.jsonl, weight: 10000}, {path: b.jsonl, weight: 1}]",
+          {"the share of data.train[1] (b.jsonl) in an epoch of 125 examples is less than one",
+           "raise its weight (1) or leave it out"});
+}
+
+TEST_F(Mixture, AFileThatIsWhollyHeldOutIsFoundBeforeTheRunDirectoryIsMade) {
+  write("a.jsonl", rows_of("good", 8) + rows_of("bad", 1));
+  write("b.jsonl", rows_of("bad", 1));
+  std::string found;
+  for (int seed = 1; seed <= 20 && found.empty(); ++seed) {
+    std::filesystem::remove_all(folder_ / "run");
+    const Outcome outcome =
+        train({"data.train=[{path: a.jsonl, weight: 1}, {path: b.jsonl, weight: 1}]",
+               "data.eval=50%", "train.steps=1", "train.seed=" + std::to_string(seed)});
+    if (outcome.status == 0) continue;
+    found = outcome.err;
+    EXPECT_EQ(outcome.status, 2);
+    EXPECT_FALSE(exists("run"));
+  }
+  EXPECT_NE(found.find("data.train[1]: none of the rows of b.jsonl are left for training"),
+            std::string::npos)
+      << found;
+}
+
+TEST_F(EvalOn, MistakesAreFoundBeforeTheRunDirectoryIsMade) {
+  write("unseen.jsonl", "{\"text\": \"a\", \"label\": \"fine\"}\n");
+  write("other.jsonl", "{\"body\": \"a\", \"label\": \"good\"}\n");
+  write("empty.jsonl", "");
+  write("news.jsonl", rows_of("good", 5));
+  const auto refused = [&](const std::string& eval_on, int status,
+                           const std::vector<std::string>& parts,
+                           const std::string& more = "train.log_every=1") {
+    for (const char* command : {"train", "check"}) {
+      std::vector<std::string> args = train_args({"eval_on=" + eval_on, more});
+      args[0] = command;
+      expect_refused(attune(args), status, parts);
+      EXPECT_FALSE(exists("run")) << command << " " << eval_on;
+    }
+  };
+  refused("[unseen.jsonl]", 2,
+          {"label \"fine\" at unseen.jsonl:1 does not occur in the training data"});
+  refused("[other.jsonl]", 2, {"other.jsonl:1: no column \"text\""});
+  refused("[empty.jsonl]", 2, {"empty.jsonl: the file is empty"});
+  refused("[nowhere.jsonl]", 3, {"nowhere.jsonl"});
+  refused("[news.jsonl, news.jsonl]", 2, {"are both called \"news\"; give them names"});
+  refused("[{path: news.jsonl, weight: 2}]", 2, {"weight", "unknown key"});
+  refused("{a b: news.jsonl}", 2, {"\"a b\" cannot name a set"});
+  refused("[news.jsonl]", 2, {"eval_on has no set \"new\"", "did you mean \"news\"?"},
+          "train.best={metric: new/accuracy}");
+  refused("[news.jsonl]", 2, {"there is no metric \"acuracy\"", "did you mean \"accuracy\"?"},
+          "train.best={metric: news/acuracy}");
+  refused("[]", 2, {"train.best: eval_on has no set \"news\""},
+          "train.best={metric: news/accuracy}");
+}
+
+TEST_F(EvalOn, SoAreThoseOfLabelsAndPolicies) {
+  const auto refused = [&](const std::string& set, const std::vector<std::string>& parts) {
+    for (const char* command : {"train", "check"}) {
+      std::vector<std::string> args = train_args({set});
+      args[0] = command;
+      expect_refused(attune(args), 2, parts);
+      EXPECT_FALSE(exists("run")) << command << " " << set;
+    }
+  };
+  refused("class_weights={god: 2}",
+          {"class_weights: the label \"god\" does not occur; did you mean \"good\"?"});
+  refused("policies=[{mixout: {sites: \"enc.9.*\"}}]", {"enc.9.*"});
+}
+
 TEST_F(EvalOn, ItNeedsNoMainSet) {
   write("news.jsonl", rows_of("good", 5));
   const Json result =
@@ -145,6 +231,41 @@ TEST_F(Anywhere, ARunIsResumedAndUsedFromAnotherFolder) {
   EXPECT_EQ(run_program(other, {"tokenize", "../run", "--text", "happy"}).status, 0);
   EXPECT_EQ(run_program(other, {"train", "../run/recipe.yaml", "--set", "output=here"}).status, 0);
   EXPECT_TRUE(exists("elsewhere/here/adapter/attune.json"));
+}
+
+TEST_F(Anywhere, RowsCutAreCountedOverTheWholeRun) {
+  std::string rows;
+  for (int i = 0; i < 40; ++i) {
+    std::string text = i % 2 == 0 ? "happy" : "sad";
+    if (i % 4 == 0)
+      for (int word = 0; word < 20; ++word) text += " house";
+    rows += Json{{"text", text}, {"label", i % 2 == 0 ? "good" : "bad"}}.dump() + "\n";
+  }
+  write("train.jsonl", rows);
+  // 40 rows of which 10 are cut, five batches an epoch, four epochs; with weights an epoch draws
+  // some rows twice and others not.
+  for (const char* files : {"train.jsonl", "[{path: train.jsonl, weight: 1}]"}) {
+    const std::vector<std::string> sets = {
+        std::string("data.train=") + files, "data.eval=null", "data.max_length=8", "train.epochs=4",
+        "train.save_every={steps: 1}",      "train.keep=100"};
+    std::vector<std::string> whole = sets;
+    whole.push_back("output=whole");
+    const Json expected = attune_json(train_args(whole));
+    EXPECT_EQ(expected["steps"], 20);
+    EXPECT_EQ(expected["rows_cut"], 10);
+    // What a run that was killed after a step leaves.
+    for (const int step : {1, 3, 5, 7, 12, 20}) {
+      std::filesystem::remove_all(folder_ / "cut");
+      std::filesystem::copy(folder_ / "whole", folder_ / "cut",
+                            std::filesystem::copy_options::recursive);
+      for (int later = step + 1; later <= 20; ++later)
+        std::filesystem::remove_all(folder_ / format("cut/checkpoints/step-{:08}", later));
+      const Json resumed = attune_json({"resume", "cut"});
+      EXPECT_EQ(resumed["rows_cut"], 10) << files << " from step " << step;
+      EXPECT_EQ(resumed["steps"], 20);
+    }
+    std::filesystem::remove_all(folder_ / "whole");
+  }
 }
 
 TEST_F(Anywhere, AModelThatHasMovedIsNamedWithBothPlaces) {

@@ -101,6 +101,30 @@ TEST_F(Output, WhatExportCannotWriteIsRefused) {
   EXPECT_FALSE(exists("x"));
 }
 
+TEST_F(Output, ARefusedExportLeavesNothingBehind) {
+  const auto names = [&] {
+    std::vector<std::string> result;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_))
+      result.push_back(entry.path().string());
+    std::sort(result.begin(), result.end());
+    return result;
+  };
+  ASSERT_EQ(train({"train.steps=1", "methods=[{adapter: {}}]"}).status, 0);
+  attune_json({"init", "model/config.json", "-o", "old"});
+  const std::string old = read("old/model.safetensors");
+  const std::vector<std::string> before = names();
+  for (const char* target : {"run", "model"})
+    for (const char* output : {"x", "deep/er/x", "old"})
+      for (const char* to : {"peft", "hf"}) {
+        if (std::string(target) == "model" && std::string(to) == "hf") continue;
+        expect_refused(
+            attune({"export", target, "--to", to, "-o", output, "--overwrite", "--quiet"}),
+            std::string(target) == "run" ? 5 : 2, {});
+        EXPECT_EQ(names(), before) << target << " " << output << " " << to;
+      }
+  EXPECT_EQ(read("old/model.safetensors"), old);
+}
+
 TEST_F(Output, AFailedPredictionLeavesNoFile) {
   ASSERT_EQ(train({"train.steps=3"}).status, 0);
   write("bad.jsonl", std::string(kTwoRows) + "{\"txet\": \"x\"}\n");

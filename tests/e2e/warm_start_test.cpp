@@ -81,6 +81,91 @@ TEST_F(WarmStart, OtherLabelsGetANewHead) {
   EXPECT_NE(read(tensors("still")), read(tensors("first")));
 }
 
+TEST_F(WarmStart, OtherMethodsAreRefusedAndTheDifferenceIsNamed) {
+  const std::string lora = "{lora: {sites: \"enc.*.self.[qv]\", rank: 4}}";
+  refused({"methods=[{ia3: {}}]"}, 2,
+          {"init_from: first was trained with the methods lora, this recipe has ia3 "
+           "(only there: lora; only here: ia3)",
+           "take the same methods in the same order, or start from its weights: attune merge first "
+           "-o DIR, and DIR as `model`"});
+  refused({"methods=[" + lora + ", {bias: {}}]"}, 2,
+          {"with the methods lora, this recipe has lora + bias (only here: bias)"});
+  refused({"methods=[]"}, 2, {"this recipe has full (only there: lora; only here: full)"});
+  ASSERT_EQ(train({"methods=[" + lora + ", {bias: {}}]", "output=two", "train.steps=2"}).status, 0);
+  refused(
+      {"methods=[{bias: {}}, " + lora + "]", "init_from=two"}, 2,
+      {"with the methods lora + bias, this recipe has bias + lora (the same in another order)"});
+  refused({"methods=[{bias: {}}]", "init_from=two"}, 2, {"(only there: lora)"});
+  refused(
+      {"methods=[{lora: {sites: \"enc.*.self.[qkv]\", rank: 4}}, {bias: {}}]", "init_from=two"}, 2,
+      {"there is no tensor 0.lora/enc.0.self.k/", "Options that differ: methods[0].lora.sites"});
+}
+
+TEST_F(WarmStart, OptionsThatGiveOtherTensorsAreRefusedAndNamed) {
+  const auto lora = [](const std::string& options) {
+    return "methods=[{lora: {sites: \"enc.*.{self.[qkvo],ffn.up,ffn.down}\", " + options + "}}]";
+  };
+  refused({lora("rank: 8, alpha: 8")}, 2,
+          {"the values of first do not fit this recipe's methods: the tensor 0.lora/", "has shape",
+           "Options that differ: methods[0].lora.rank is 4 there and 8 here; give the methods the "
+           "options they had there"});
+  const auto sites = [](const std::string& glob) {
+    return "methods=[{lora: {sites: \"" + glob + "\", rank: 4, alpha: 8}}]";
+  };
+  refused({sites("enc.*.self.q")}, 2, {"is only there", "methods[0].lora.sites is "});
+}
+
+TEST_F(WarmStart, OptionsThatKeepTheTensorsAreReported) {
+  const Outcome outcome =
+      start({"methods=[{lora: {sites: \"enc.*.{self.[qkvo],ffn.up,ffn.down}\", rank: 4, alpha: 16, "
+             "dropout: 0.2}}]"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  for (const char* part : {"init_from: methods[0].lora.alpha is 8", "there and 16",
+                           " here; the values of first are taken as "
+                           "they are",
+                           "methods[0].lora.dropout is 0"})
+    EXPECT_NE(outcome.err.find(part), std::string::npos) << part << "\n" << outcome.err;
+  EXPECT_EQ(read(tensors("still")), read(tensors("first")));
+}
+
+TEST_F(WarmStart, WhatIsNoRunIsNamed) {
+  refused({"init_from=nowhere"}, 3,
+          {"init_from: there is no folder nowhere; give the directory of "
+           "a run, or null to start anew"});
+  refused({"init_from=model"}, 3,
+          {"init_from: model is not a run: neither adapter/attune.json nor attune.json is in it"});
+  std::filesystem::create_directories(folder_ / "begun");
+  std::filesystem::copy_file(folder_ / "first/recipe.yaml", folder_ / "begun/recipe.yaml");
+  refused({"init_from=begun"}, 3,
+          {"init_from: the run begun has not finished: it has no adapter yet; `attune resume "
+           "begun` goes on with it"});
+  attune_json({"export", "first", "--to", "peft", "-o", "peft"});
+  refused({"init_from=peft"}, 5,
+          {"init_from: peft is an adapter of PEFT, and a run of Attune is expected",
+           "attune merge peft -o DIR"});
+}
+
+TEST_F(WarmStart, AnotherModelIsNamedWithItsArchitecture) {
+  // The same shapes with other values.
+  std::filesystem::create_directories(folder_ / "config");
+  std::filesystem::copy_file(folder_ / "model/config.json", folder_ / "config/config.json");
+  attune_json({"init", "config", "-o", "second", "--seed", "9"});
+  std::filesystem::copy_file(folder_ / "model/tokenizer.json", folder_ / "second/tokenizer.json");
+  refused({"model=second"}, 2,
+          {"init_from: first was trained on model, whose tensors are not those of second (SHA-256 ",
+           "give as `model` the one it was trained on"});
+  write("config/config.json",
+        R"({"model_type": "llama", "architectures": ["LlamaModel"], "vocab_size": 2700,
+      "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+      "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 64,
+      "rms_norm_eps": 1e-6, "hidden_act": "silu"})");
+  attune_json({"init", "config", "-o", "third"});
+  std::filesystem::copy_file(folder_ / "model/tokenizer.json", folder_ / "third/tokenizer.json");
+  refused({"model=third"}, 2,
+          {"was trained on model, whose tensors are not those of third",
+           "and that was a bert model, this is a llama one"});
+}
+
 TEST_F(WarmStart, ARunDoesNotReplaceTheOneItStartsFrom) {
   std::vector<std::string> args = train_args({"init_from=first", "output=first", "train.steps=1"});
   args.insert(args.end(), {"--overwrite", "--quiet"});

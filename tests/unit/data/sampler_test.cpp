@@ -239,7 +239,11 @@ TEST(SamplerMixture, SourcesThatCannotBeDrawnFromAreNamed) {
   EXPECT_EQ(bad(options),
             "making batches: the weight of source 2 is -1, expected a number above 0");
   options.mixture[1] = {{}, 1};
-  EXPECT_EQ(bad(options), "making batches: source 2 of the mixture has no examples");
+  EXPECT_EQ(bad(options), "making batches: source 2 has no examples; leave it out of the mixture");
+  options.mixture[1].name = "data.train[1] (few.jsonl)";
+  EXPECT_EQ(bad(options),
+            "making batches: data.train[1] (few.jsonl) has no examples; leave it out of the "
+            "mixture");
 }
 
 TEST(Sampler, BadSettingsAndPositionsAreNamed) {

@@ -3,6 +3,7 @@
 #include "policies/scoped_edit.h"
 #include "support/toy_run.h"
 #include "tensor/autograd.h"
+#include "train/optimizer.h"
 
 namespace attune {
 namespace {
@@ -91,6 +92,43 @@ TEST(RDrop, TheGradientReachesBothPasses) {
     *element = kept;
     mark_changed(param.value);
     EXPECT_NEAR(gradient.reshape({-1})[i].item<double>(), (up - down) / 2e-5, 1e-7) << i;
+  }
+}
+
+/// Every gradient by name, copied.
+Snapshot gradients(const std::vector<Param>& params) {
+  Snapshot result;
+  for (const Param& param : params) result[param.name] = param.value.grad().clone();
+  return result;
+}
+
+TEST(RDrop, AroundAnAdversarialStepEachPassHasTheGradientItHasAlone) {
+  for (const char* mode : {"fgm", "pgd", "smart"}) {
+    // So weak that the divergence of the two passes adds nothing that shows.
+    ToyRun run(kFull, {{"r_drop", Json{{"alpha", 1e-12}}}, {"adversarial", Json{{"mode", mode}}}},
+               0.3);
+    std::vector<Param> params = run.adaptation.trainable();
+    TrainState state{run.model, run.adaptation, params, {}};
+    const auto adversarial = [&](const Batch& given) {
+      return run.policies[1]->around(state, given, [&](const Batch& inner) {
+        return run.objective->compute(run.model, inner);
+      });
+    };
+    std::vector<Batch> seen;
+    backward(run.policies[0]
+                 ->around(state, training_batch(),
+                          [&](const Batch& given) {
+                            seen.push_back(given);
+                            return adversarial(given);
+                          })
+                 .total.sum);
+    const Snapshot together = gradients(params);
+    ASSERT_EQ(seen.size(), 2u);
+    clear_gradients(params);
+    for (const Batch& batch : seen) backward(adversarial(batch).total.sum / 2);
+    for (const std::pair<const std::string, Tensor>& entry : gradients(params))
+      EXPECT_LE((entry.second - together.at(entry.first)).abs().max().item<double>(), 1e-9)
+          << mode << " " << entry.first;
   }
 }
 

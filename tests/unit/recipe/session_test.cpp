@@ -125,9 +125,11 @@ TEST_F(Sessions, WhatIsWrongWithARecipeIsNamed) {
 }
 
 TEST_F(Sessions, StartingFromWhatIsNoRunIsNamed) {
-  EXPECT_EQ(
-      refused(ErrorCode::NotFound, {"init_from=" + folder_.file("nowhere")}),
-      "init_from: nowhere is not a run: neither adapter/attune.json nor attune.json is in it");
+  EXPECT_EQ(refused(ErrorCode::NotFound, {"init_from=" + folder_.file("nowhere")}),
+            "init_from: there is no folder nowhere; give the directory of a run, or null to start "
+            "anew");
+  EXPECT_EQ(refused(ErrorCode::NotFound, {"init_from=" + folder_.file("model")}),
+            "init_from: model is not a run: neither adapter/attune.json nor attune.json is in it");
 }
 
 TEST_F(Sessions, AStartThatCannotBeKeptIsAnError) {
