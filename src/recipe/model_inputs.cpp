@@ -8,6 +8,7 @@
 #include "io/safetensors.h"
 #include "kernels/ops/rowwise.h"
 #include "nn/transformer.h"
+#include "signal/image_processor.h"
 #include "tensor/torch.h"
 
 namespace attune {
@@ -97,12 +98,7 @@ Tensor patches_of(const Record& record, const PatchSpec& spec, const Tensor& giv
     fail(ErrorCode::BadInput,
          "{}: pixel_values has shape [{}]; this model reads [{}, {}, {}] (channels, height, width)",
          record.where(), fmt::join(given.sizes(), ", "), spec.channels, spec.height, spec.width);
-  const int64_t down = spec.height / spec.patch_height, across = spec.width / spec.patch_width;
-  return pixels.narrow(1, 0, down * spec.patch_height)
-      .narrow(2, 0, across * spec.patch_width)
-      .reshape({spec.channels, down, spec.patch_height, across, spec.patch_width})
-      .permute({1, 3, 0, 2, 4})
-      .reshape({spec.rows(), spec.values()});
+  return patch_rows(pixels, spec.patch_height, spec.patch_width);
 }
 
 Stream image_of(const Target& target, const Record& record) {

@@ -92,9 +92,11 @@ Json run_record(Session& session, const Trainer::Result& result, const TrainConf
       {"precision", dtype_name(session.model().numerics().compute)},
       {"versions", Json{{"attune", ATTUNE_VERSION}, {"libtorch", libtorch_version()}}},
       {"machine", machine()},
-      {"sha256", Json{{"model", card.fingerprint},
-                      {"tokenizer", session.tokenizer().fingerprint()},
-                      {"data", session.data_fingerprint()}}}};
+      {"sha256",
+       Json{{"model", card.fingerprint},
+            {"tokenizer",
+             session.tokenizer() != nullptr ? Json(session.tokenizer()->fingerprint()) : Json()},
+            {"data", session.data_fingerprint()}}}};
 }
 
 /// "accuracy", or "NAME/accuracy", of the state that is kept; null when there is none.

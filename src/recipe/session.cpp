@@ -41,7 +41,9 @@ Session::Session(Recipe recipe)
   for (const NamedOptions& method : recipe_.methods)
     Options(method_registry_.at(method.name).options,
             Node::from_json(method.options, {method.path, 0, 0}), method.name);
-  tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(model_directory_));
+  task_ = task_registry_.at(recipe_.task).make(Options());
+  if (task_->reads_text())
+    tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(model_directory_));
   open_data();
   make_task();
   if (start_) start_->check_base(fingerprint(), recipe_.model, model_directory_);
@@ -64,8 +66,6 @@ void Session::open_data() {
 }
 
 void Session::make_task() {
-  const Entry<Task>& entry = task_registry_.at(recipe_.task);
-  task_ = entry.make(Options());
   TaskContext context;
   context.columns = recipe_.columns;
   context.tokenizer = tokenizer_.get();
@@ -129,6 +129,7 @@ void Session::make_model() {
   loaded_ = load_model(model_directory_, options);
   loaded_.fingerprint = known;
   task_->check(*loaded_.model);
+  if (tokenizer_ == nullptr) return;
   loaded_.model->encode_text = [this](const std::string& text) {
     EncodeOptions plain;
     plain.add_special_tokens = false;
@@ -263,6 +264,7 @@ TrainConfig Session::train_config() const {
   config.minutes = recipe_.minutes;
   config.batches.batch_size = recipe_.batch_size;
   config.batches.batch_tokens = recipe_.batch_size > 0 ? 0 : recipe_.batch_tokens;
+  if (!task_->reads_text()) config.batches.window = kLargeExamples;
   config.batches.mixture = mixture_of(train_, recipe_.train);
   config.accumulate = recipe_.accumulate;
   config.adamw = {recipe_.beta1, recipe_.beta2, recipe_.eps, recipe_.weight_decay};

@@ -32,7 +32,8 @@ class Session {
   const Recipe& recipe() const { return recipe_; }
   Model& model() { return *loaded_.model; }
   const LoadedModel& loaded() const { return loaded_; }
-  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  /// Null for tasks without text.
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   const Task& task() const { return *task_; }
   Adaptation& adaptation() { return *adaptation_; }
   const DataView& train_view() const { return train_; }

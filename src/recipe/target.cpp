@@ -61,8 +61,11 @@ std::vector<std::string> labels_of_config(const Json& config) {
 }
 
 /// The task that reads a checkpoint's own head.
-std::string task_of_config(const Json& config) {
+std::string task_of_config(const Model& model) {
+  const Json& config = model.config();
   const HeadRequest head = head_of_config(config);
+  if (head.kind == HeadKind::Lm)
+    return model.find("enc.embed.tok") != nullptr ? "seq2seq" : "lm";
   if (head.kind == HeadKind::Token) return "tag";
   if (head.kind != HeadKind::Sequence) return "";
   const std::string problem = config.contains("problem_type") && config["problem_type"].is_string()
@@ -72,10 +75,16 @@ std::string task_of_config(const Json& config) {
   return problem == "multi_label_classification" ? "classify_multi" : "classify";
 }
 
+bool reads_images(const Model& model) {
+  const Transformer* transformer = dynamic_cast<const Transformer*>(&model);
+  return transformer != nullptr && transformer->spec().first().front == FrontEnd::Patches;
+}
+
 void make_task(Target& target, const TargetRequest& request) {
   const Json& config = target.model().config();
   std::string name = !target.card.task.empty() ? target.card.task : request.task;
-  if (name.empty()) name = task_of_config(config);
+  if (name.empty()) name = task_of_config(target.model());
+  if (name == "classify" && reads_images(target.model())) name = "image";
   if (name.empty()) {
     if (request.need_task)
       fail(ErrorCode::BadInput,
@@ -90,7 +99,8 @@ void make_task(Target& target, const TargetRequest& request) {
   context.columns = request.columns;
   context.tokenizer = target.tokenizer.get();
   context.directory = target.base_directory;
-  context.max_length = config.value("max_position_embeddings", int64_t{0});
+  context.max_length =
+      target.task->default_length(config.value("max_position_embeddings", int64_t{0}));
   if (!target.card.task.empty())
     context.max_length = target.card.task_state.value("max_length", context.max_length);
   Json state = target.card.task.empty() ? Json{{"labels", labels_of_config(config)}}
@@ -198,7 +208,7 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
     attach_adapter(*target, set, strength.directory);
     if (strength.factor != 1) target->adaptation->scale(set, strength.factor);
   }
-  if (target->tokenizer != nullptr) make_task(*target, request);
+  if (target->tokenizer != nullptr || reads_images(target->model())) make_task(*target, request);
   return target;
 }
 

@@ -48,8 +48,7 @@ Json GenerationTally::metrics() const {
               {"perplexity", report.perplexity},
               {"exact_match", static_cast<double>(exact_) / count},
               {"rougeL", rouge_l_ / count},
-              {"tokens", sums_.tokens},
-              {"decoded", compared_},
+              {"counts", Json{{"tokens", sums_.tokens}, {"decoded", compared_}}},
               {"examples", examples_}};
   if (!translation_) return result;
   result["rouge1"] = rouge1_ / count;

@@ -25,15 +25,14 @@ class LmTally final : public Tally {
   }
   Json metrics() const override {
     const PerplexityReport report = perplexity_report(sums_);
-    return Json{{"loss", report.loss},
-                {"perplexity", report.perplexity},
-                {"word_perplexity", report.word_perplexity},
-                {"byte_perplexity", report.byte_perplexity},
-                {"bits_per_byte", report.bits_per_byte},
-                {"tokens", sums_.tokens},
-                {"words", sums_.words},
-                {"bytes", sums_.bytes},
-                {"examples", windows_}};
+    return Json{
+        {"loss", report.loss},
+        {"perplexity", report.perplexity},
+        {"word_perplexity", report.word_perplexity},
+        {"byte_perplexity", report.byte_perplexity},
+        {"bits_per_byte", report.bits_per_byte},
+        {"counts", Json{{"tokens", sums_.tokens}, {"words", sums_.words}, {"bytes", sums_.bytes}}},
+        {"examples", windows_}};
   }
 
  private:

@@ -75,9 +75,9 @@ Loader::Item Loader::next() {
 void for_each_batch(const Task& task, int64_t count,
                     const std::function<Example(int64_t)>& example_at, int64_t batch_tokens,
                     const InferenceBody& body) {
-  constexpr int64_t kChunk = 1024;
-  for (int64_t begin = 0; begin < count; begin += kChunk) {
-    const int64_t end = std::min(count, begin + kChunk);
+  const int64_t held = task.reads_text() ? 1024 : kLargeExamples;
+  for (int64_t begin = 0; begin < count; begin += held) {
+    const int64_t end = std::min(count, begin + held);
     std::vector<Example> chunk;
     for (int64_t i = begin; i < end; ++i) {
       chunk.push_back(example_at(i));

@@ -11,6 +11,9 @@
 
 namespace attune {
 
+/// Examples held ready at once where each is large (images): 600 KB for 224 x 224 pixels.
+constexpr int64_t kLargeExamples = 64;
+
 /// Some examples of a data set: rows, or windows over the texts of its rows.
 struct DataView {
   Dataset data;

@@ -78,12 +78,12 @@ TEST_F(Language, AFreshDecoderLearnsPlainTextWithEveryKindOfMethod) {
     const Json metrics = result["metrics"];
     const double loss = metrics["loss"];
     EXPECT_NEAR(metrics["perplexity"].get<double>(), std::exp(loss), 1e-6 * std::exp(loss));
-    EXPECT_NEAR(
-        metrics["bits_per_byte"].get<double>(),
-        loss * metrics["tokens"].get<double>() / metrics["bytes"].get<double>() / std::log(2.0),
-        1e-9);
-    EXPECT_EQ(metrics["bytes"], read("play.txt").size());
-    EXPECT_EQ(metrics["words"], 60 * 5);
+    EXPECT_NEAR(metrics["bits_per_byte"].get<double>(),
+                loss * metrics["counts"]["tokens"].get<double>() /
+                    metrics["counts"]["bytes"].get<double>() / std::log(2.0),
+                1e-9);
+    EXPECT_EQ(metrics["counts"]["bytes"], read("play.txt").size());
+    EXPECT_EQ(metrics["counts"]["words"], 60 * 5);
     if (untrained == 0) untrained = std::log(1024.0);
     EXPECT_LT(loss, untrained) << method;
   }
@@ -163,14 +163,14 @@ TEST_F(Language, SftLearnsToAnswerAndCountsOnlyTheCompletion) {
                                    "train.best={metric: exact_match}"});
   EXPECT_EQ(result["metrics"]["exact_match"], 1.0);
   EXPECT_EQ(result["metrics"]["rougeL"], 1.0);
-  EXPECT_EQ(result["metrics"]["decoded"], 24);
+  EXPECT_EQ(result["metrics"]["counts"]["decoded"], 24);
   EXPECT_LT(result["metrics"]["perplexity"], 1.2);
   const Json tokens =
       attune_json({"tokenize", "decoder", "--text", "The king.", "--text", "None, my lord.",
                    "--text", "She is gone.", "--text", "The moon is down."});
   size_t count = 0;  // without the begin token, with the end token
   for (const Json& text : tokens["results"]) count += 6 * text["ids"].size();
-  EXPECT_EQ(result["metrics"]["tokens"], count);
+  EXPECT_EQ(result["metrics"]["counts"]["tokens"], count);
   const Json predicted = attune_json({"predict", "run", "--text", "What news?"});
   EXPECT_EQ(predicted["results"][0]["text"], "None, my lord.");
   const Json generated =
@@ -241,7 +241,7 @@ TEST_F(Translation, AnEncoderDecoderLearnsToWriteTargets) {
     EXPECT_EQ(metrics[name], 1.0) << name;
   EXPECT_NEAR(metrics["bleu"].get<double>(), 100, 1e-9);
   EXPECT_NEAR(metrics["chrf"].get<double>(), 100, 1e-9);
-  EXPECT_EQ(metrics["decoded"], 24);
+  EXPECT_EQ(metrics["counts"]["decoded"], 24);
   const Json predicted = attune_json({"predict", "run", "--text", "Where is the queen?"});
   EXPECT_EQ(predicted["results"][0]["text"], "She is gone.");
   const Json generated =
