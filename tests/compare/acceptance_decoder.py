@@ -102,7 +102,7 @@ def section(args, checks, check_adalora):
     """Lines of the page; adds what must come out to `checks`."""
     folder = os.path.join(args.runs, "decoder")
     model, parts = prepare(args, folder)
-    before = run(args, "eval", model, "--data", parts["eval"], "--task", "lm")["metrics"]["perplexity"]
+    before = run(args, "eval", model, "--data", parts["eval"], "--task", "lm")["perplexity"]
     rows = rows_of(args, folder, model, parts)
     text = ["## A decoder", "",
             f"14.5 M parameters (LLaMA's blocks, {LAYERS} of width {D}, 1,000 pieces), trained from nothing for {args.decoder_steps} steps of 1,024",
