@@ -60,12 +60,12 @@ S26 = [
     Method("lora_qv", "{lora: {rank: 12, alpha: 24}}", "3e-3", L * 2 * 12 * 2 * H, ("3e-3",)),
     Method("lora_ffn", "{lora: {sites: '*.ffn.{up,down}', rank: 5, alpha: 10}}", "3e-3", L * 2 * 5 * (H + I), ("3e-3",)),
     Method("prefix", "{prefix: {length: 23}}", "1e-2", 2 * L * 23 * H, ("1e-2",)),
-    Method("mh_pa", "{mh_parallel_adapter: {size: 11}}", "3e-3", None, ("3e-3",)),
+    Method("mh_pa", "{mh_parallel_adapter: {size: 23}}", "3e-3", L * 2 * 23 * H, ("3e-3",)),
     Method("mam", "{mam: {prefix_length: 12, size: 12, scaling: 2, projection: false}}", "3e-3",
            2 * L * 12 * H + bottleneck(12), ("3e-3",)),
     # At a tenth of the budget, where the forms inside the heads should win.
     Method("prefix_small", "{prefix: {length: 2}}", "1e-2", 2 * L * 2 * H, ("1e-2",)),
-    Method("mh_pa_small", "{mh_parallel_adapter: {size: 1}}", "3e-3", None, ("3e-3",)),
+    Method("mh_pa_small", "{mh_parallel_adapter: {size: 2}}", "3e-3", L * 2 * 2 * H, ("3e-3",)),
     Method("pa_attn_small", "{parallel_adapter: {sites: '*.self.out', size: 2}}", "3e-3", bottleneck(2), ("3e-3",)),
 ]
 
@@ -150,9 +150,8 @@ def table(methods, rows):
             continue
         cells = [f"{100 * row['metrics'][name]['mean']:.2f} ± {100 * row['metrics'][name]['sd']:.2f}"
                  for name in ("accuracy", "macro_f1")]
-        formula = "" if method.formula is None else f"{method.formula:,}"
         text.append(f"| {method.label} | `{method.options}` | {row['rate']} | {cells[0]} | {cells[1]} | "
-                    f"{row['trainable']:,} | {formula} | {row['head']:,} | {row['seconds']:.0f} | "
+                    f"{row['trainable']:,} | {method.formula:,} | {row['head']:,} | {row['seconds']:.0f} | "
                     f"{row['peak_bytes'] / 2**20:.0f} MiB |")
     return text
 
@@ -184,8 +183,7 @@ def safetensors(path):
 
 
 def check_counts(checks, methods, rows):
-    wrong = [m.label for m in methods if m.label in rows and m.formula is not None
-             and rows[m.label]["trainable"] != m.formula]
+    wrong = [m.label for m in methods if m.label in rows and rows[m.label]["trainable"] != m.formula]
     checks.add("trained parameters equal the formulas exactly", not wrong,
                f"{len(rows)} methods" + (f"; not: {', '.join(wrong)}" if wrong else ""))
 
@@ -282,7 +280,7 @@ def main():
     parser.add_argument("--runs", help="where the runs go; default runs/NAME")
     parser.add_argument("--output", help="default docs/results/NAME.md")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--decoder-steps", type=int, default=300, help="s07: steps the decoder is trained from nothing")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=[], help="labels of methods; the page then has these rows only")
