@@ -38,7 +38,8 @@ std::string task_of(const std::string& task, const Model& model) {
 std::string task_type_of(const std::string& task, const Model& model) {
   if (task == "tag") return "TOKEN_CLS";
   if (task == "qa") return "QUESTION_ANS";
-  if (task == "lm") {
+  if (task == "image") return "";
+  if (task == "lm" || task == "sft" || task == "seq2seq") {
     const bool both =
         model.find("enc.0.self.q") != nullptr && model.find("dec.0.cross.q") != nullptr;
     return both ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";

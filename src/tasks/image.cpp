@@ -60,7 +60,7 @@ class ImageTask final : public TextTask {
       values.push_back(example.values);
       labels.insert(labels.end(), example.labels.begin(), example.labels.end());
     }
-    Stream& stream = batch.streams["enc"];
+    Stream& stream = batch.streams["vis"];
     stream.rows = RowIndex::from_lengths(lengths);
     stream.values = at::cat(values);
     batch.fields["example"] = int64_tensor(ids);

@@ -63,6 +63,7 @@ TEST_F(Images, AFolderOfPicturesTrainsAClassifier) {
   const Json result = attune_json(training({"--method", "lora"}));
   EXPECT_LT(result["last_loss"], result["first_loss"]);
   EXPECT_EQ(result["metrics"]["accuracy"], 1.0);
+  EXPECT_EQ(json("run/adapter/adapter_config.json")["target_modules"].size(), 2U);
   const Json metrics = attune_json({"eval", "run", "--data", "pictures"});
   EXPECT_EQ(metrics["accuracy"], 1.0);
   EXPECT_EQ(metrics["examples"], 30);

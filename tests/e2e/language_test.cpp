@@ -94,6 +94,10 @@ TEST_F(Language, AFreshDecoderLearnsPlainTextWithEveryKindOfMethod) {
   const Json again = attune_json({"eval", "run-lora", "--data", "play.txt"});
   EXPECT_NEAR(again["loss"].get<double>(), lora["metrics"]["loss"].get<double>(),
               2e-3);  // there in the machine's own precision
+  EXPECT_EQ(json("run-lora/adapter/adapter_config.json")["task_type"], "CAUSAL_LM");
+  // A checkpoint says by its class that it is a language model.
+  const Json of_model = attune_json({"eval", "run-full/model", "--data", "play.txt"});
+  EXPECT_LT(of_model["loss"], 1.0);
   const Json predicted = attune_json({"predict", "run-full", "--text", "KING:\nGood"});
   EXPECT_EQ(predicted["results"][0]["text"].get<std::string>().substr(0, 16), " morrow, my lord");
 }
