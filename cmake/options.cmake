@@ -2,6 +2,7 @@
 option(ATTUNE_TESTS "Build the tests" ON)
 option(ATTUNE_BENCH "Build the benchmarks" OFF)
 option(ATTUNE_WERROR "Treat warnings as errors" ON)
+set(ATTUNE_UNITY 8 CACHE STRING "Sources compiled together: headers are read once for all of them (0: all of a library; 1: one by one)")
 set(ATTUNE_SANITIZE "" CACHE STRING "Sanitizers, comma separated (address,undefined | thread)")
 set(ATTUNE_TORCH_WHEEL "" CACHE PATH "site-packages of a PyPI torch to build against instead of Debian's LibTorch")
 
@@ -23,6 +24,11 @@ endif()
 if(ATTUNE_SANITIZE)
   add_compile_options(-fsanitize=${ATTUNE_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${ATTUNE_SANITIZE})
+endif()
+
+if(NOT ATTUNE_UNITY EQUAL 1)
+  set(CMAKE_UNITY_BUILD ON)
+  set(CMAKE_UNITY_BUILD_BATCH_SIZE ${ATTUNE_UNITY})
 endif()
 
 find_program(ATTUNE_CCACHE ccache)

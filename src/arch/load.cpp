@@ -193,9 +193,11 @@ void write_model(const Model& model, const std::string& source, const std::strin
     const WeightSlot& slot = model.slot(site);
     const bool ours = config.contains("attune_pool") && starts_with(site.name, "head.");
     std::map<std::string, Tensor>& target = ours ? own_head : tensors;
-    if (slot.weight.defined() && !slot.weight_name.empty())
+    if (slot.present() && !slot.weight_name.empty()) {
+      const Tensor weight = slot.dense();
       target[slot.weight_name] =
-          shapes.count(site.name) > 0 ? slot.weight.reshape(shapes[site.name]) : slot.weight;
+          shapes.count(site.name) > 0 ? weight.reshape(shapes[site.name]) : weight;
+    }
     if (slot.bias.defined() && !slot.bias_name.empty()) target[slot.bias_name] = slot.bias;
   }
   std::error_code error;

@@ -35,6 +35,8 @@ std::optional<size_t> invalid_utf8(std::string_view text);
 /// Number of code points of valid UTF-8.
 int64_t code_points(std::string_view text);
 
+/// ASCII letters in lower case.
+std::string lowered(std::string text);
 /// "1,234,567".
 std::string with_thousands(int64_t value);
 /// "1.5 GiB".

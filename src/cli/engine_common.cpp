@@ -8,8 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
-#include "base/threads.h"
-#include "kernels/kernels.h"
+#include "tensor/process.h"
 #include "tensor/torch.h"
 
 namespace attune {
@@ -56,10 +55,7 @@ std::string output_directory(const Json& args) {
 }
 
 void use_threads(const Json& args) {
-  const int64_t asked = int_arg(args, "threads", 0);
-  const int threads = asked > 0 ? static_cast<int>(asked) : available_threads();
-  kernels::set_threads(threads);
-  at::set_num_threads(threads);
+  start_threads(static_cast<int>(int_arg(args, "threads", 0)));
 }
 
 std::map<std::string, std::string> columns_of(const std::string& text) {

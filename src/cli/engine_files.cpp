@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "cli/engine_commands.h"
 #include "cli/engine_common.h"
+#include "core/storage.h"
 #include "exchange/peft.h"
 #include "nn/transformer.h"
 #include "recipe/hf_files.h"
@@ -39,9 +40,10 @@ Json site_json(const Model& model, const Site& site) {
   Json json{{"site", site.name}, {"kind", kind_name(site.kind)}};
   if (site.kind == SiteKind::Weight) {
     const WeightSlot& slot = model.slot(site);
-    json["shape"] = slot.weight.sizes().vec();
+    json["shape"] = slot.shape();
     json["tensor"] = slot.weight_name;
     if (slot.bias.defined()) json["bias"] = slot.bias_name;
+    if (slot.codes != nullptr) json["storage"] = storage_name(slot);
     if (slot.fresh) json["new"] = true;
   } else {
     json["width"] = site.out;
@@ -83,7 +85,7 @@ int run_inspect(const Json& args) {
   int64_t parameters = 0;
   for (size_t i = 0; i < model.slots(); ++i) {
     const WeightSlot& slot = target->model().slot_at(i);
-    parameters += slot.weight.numel() + (slot.bias.defined() ? slot.bias.numel() : 0);
+    parameters += slot.numel();
   }
   for (const Site& site : select_sites(model.sites(), glob)) {
     sites.push_back(site_json(model, site));

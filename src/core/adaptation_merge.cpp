@@ -93,7 +93,7 @@ class Folding {
  private:
   Affine& map_of(const Site& site) {
     const WeightSlot& slot = model_.slot(site);
-    return maps_.try_emplace(site.storage, Affine{slot.weight, slot.bias}).first->second;
+    return maps_.try_emplace(site.storage, Affine{slot.dense(), slot.bias}).first->second;
   }
   std::string why(const Site& site, const Neighbour& beside, bool constant) const {
     if (site.storage >= 0 && users_.at(site.storage) > 1)
@@ -131,10 +131,9 @@ void Adaptation::merge(std::string_view name) {
          name, folding.refused().size(), join(folding.refused(), ", "));
   for (const std::pair<const int, Affine>& entry : folding.finish()) {
     WeightSlot& slot = state.model.slot_at(static_cast<size_t>(entry.first));
-    state.merged.push_back({entry.first, slot.weight, slot.bias});
-    slot.weight = entry.second.weight.detach().contiguous();
-    slot.bias = entry.second.bias.defined() ? entry.second.bias.detach().contiguous() : Tensor();
-    slot.copies = {};  // keyed by address, which the allocator may give out again
+    state.merged.push_back({entry.first, slot.weight, slot.bias, slot.codes});
+    slot.replace(entry.second.weight.detach().contiguous(),
+                 entry.second.bias.defined() ? entry.second.bias.detach().contiguous() : Tensor());
   }
   state.merged_sets.emplace_back(name);
   enable(name, false);
@@ -144,9 +143,7 @@ void Adaptation::unmerge() {
   while (!state_->merged.empty()) {
     const State::PreImage& image = state_->merged.back();
     WeightSlot& slot = state_->model.slot_at(static_cast<size_t>(image.storage));
-    slot.weight = image.weight;
-    slot.bias = image.bias;
-    slot.copies = {};
+    slot.replace(image.weight, image.bias, image.codes);
     state_->merged.pop_back();
   }
   for (const std::string& name : state_->merged_sets) enable(name, true);

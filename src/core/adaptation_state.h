@@ -33,6 +33,7 @@ struct Adaptation::State {
   struct PreImage {
     int storage;
     Tensor weight, bias;
+    std::shared_ptr<const kernels::QuantizedMatrix> codes;
   };
   std::vector<PreImage> merged;
   std::vector<std::string> merged_sets;

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "base/text.h"
+#include "core/storage.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
 
@@ -36,7 +37,7 @@ std::vector<Site> Recorder::sites(std::string_view glob) const {
   return select_sites(model_.sites(), glob);
 }
 Tensor Recorder::weight(const Site& site) const {
-  return model_.slot(site).weight;
+  return model_.slot(site).dense();
 }
 Tensor Recorder::bias(const Site& site) const {
   return model_.slot(site).bias;
@@ -135,6 +136,12 @@ void Recorder::thaw(const Site& site, Learn learn, Part part) {
     fail(ErrorCode::BadInput, "{}: site {} ({}) holds no tensor that could be trained", method_,
          site.name, kind_name(site.kind));
   const WeightSlot& slot = model_.slot(site);
+  if (part != Part::Bias && slot.codes != nullptr)
+    fail(ErrorCode::Unsupported,
+         "{}: the weight of {} is kept as {} codes, which cannot be trained. Train another method "
+         "on top of it (lora, adapter, bias, ...), leave this site out of `sites`, or give "
+         "`storage: full`",
+         method_, site.name, storage_name(slot));
   if (part != Part::Bias && slot.weight.defined())
     thaw_part(site, learn, Part::Weight, slot.weight);
   if (part != Part::Weight && slot.bias.defined()) thaw_part(site, learn, Part::Bias, slot.bias);

@@ -15,18 +15,25 @@ LowRankTerm term_of(const SitePlan::Entry& entry) {
   return {low.down, low.up, low.scale, low.dropout, entry.dropout_site};
 }
 
-/// y * by or y + by in the master type, so that small trained steps survive bf16.
-Tensor in_master(const Tensor& y, const Tensor& by, bool multiply) {
+/// y * by or y + by along the rows, in the master type, so that small trained steps survive bf16.
+Tensor by_columns(const Tensor& y, const Tensor& by, bool multiply) {
   const Tensor wide = cast(y, by.scalar_type()), row = by.reshape({1, -1});
   return cast(multiply ? wide * row : wide + row, y.scalar_type());
 }
 
 Affine base_map(const WeightSlot& slot, const SitePlan* plan) {
-  Affine map{slot.weight, slot.bias};
-  if (plan == nullptr) return map;
-  if (plan->weight.defined()) map.weight = plan->weight;
-  if (plan->bias.defined()) map.bias = plan->bias;
-  return map;
+  const bool trained = plan != nullptr && plan->weight.defined();
+  return {trained ? plan->weight : slot.dense(),
+          plan != nullptr && plan->bias.defined() ? plan->bias : slot.bias};
+}
+
+/// The unedited weight of a projection, or the one that is trained in its place.
+WeightSource source_of(WeightSlot& slot, SitePlan* plan) {
+  if (plan != nullptr && plan->weight.defined()) return {plan->weight, &plan->copies, nullptr};
+  return {slot.weight, &slot.copies, slot.codes};
+}
+const Tensor& bias_of(const WeightSlot& slot, const SitePlan* plan) {
+  return plan != nullptr && plan->bias.defined() ? plan->bias : slot.bias;
 }
 
 /// The number of edits up to the last one that `asks` for a folded weight.
@@ -63,7 +70,7 @@ Tensor Forward::project(int id_in, const Tensor& x) {
   }
   // One product over all rows; each set's edits on its own rows.
   WeightSlot& slot = model_.slot(site);
-  const Tensor y = linear(x, slot.weight, slot.bias, &slot.copies, {}, {});
+  const Tensor y = linear(x, source_of(slot, nullptr), slot.bias, {}, {});
   for (size_t lane = 0; lane < parts_.size(); ++lane) {
     const SitePlan* plan = parts_[lane].plan->at(id);
     const Tensor own = lane_rows(y, parts_[lane]);
@@ -88,32 +95,34 @@ std::optional<PlainProjection> Forward::plain_projection(int id_in) {
 Tensor Forward::project_lane(const Site& site, size_t lane, const Tensor& x) {
   WeightSlot& slot = model_.slot(site);
   SitePlan* plan = const_cast<Plan*>(lanes_[lane].plan)->mutable_at(site.id);
-  if (plan == nullptr) return linear(x, slot.weight, slot.bias, &slot.copies, {}, {});
+  if (plan == nullptr) return linear(x, source_of(slot, nullptr), slot.bias, {}, {});
   if (!plan->only_low_rank()) return project_edited(site, *plan, lane, x);
-  const Affine map = base_map(slot, plan);
-  WeightCopies& copies = plan->weight.defined() ? plan->copies : slot.copies;
   std::vector<LowRankTerm> terms;
   for (const SitePlan::Entry& entry : plan->edits) terms.push_back(term_of(entry));
-  return linear(x, map.weight, map.bias, &copies, terms, parts_[lane].keys);
+  return linear(x, source_of(slot, plan), bias_of(slot, plan), terms, parts_[lane].keys);
 }
 
 /// Edits up to the last Reweight fold into the weight; the others run as side-cars, input scales
 /// pushed to the right.
 Tensor Forward::project_edited(const Site& site, SitePlan& plan, size_t lane, Tensor x) {
   WeightSlot& slot = model_.slot(site);
-  Affine map = base_map(slot, &plan);
-  WeightCopies* copies = plan.weight.defined() ? &plan.copies : &slot.copies;
+  WeightSource weight = source_of(slot, &plan);
+  Tensor bias = bias_of(slot, &plan);
   const size_t first =
       folded_edits(plan, [](const Edit& edit) { return std::holds_alternative<Reweight>(edit); });
-  for (size_t i = 0; i < first; ++i) map = fold(map, *plan.edits[i].edit);
-  if (first > 0) copies = nullptr;
+  if (first > 0) {
+    Affine map = base_map(slot, &plan);
+    for (size_t i = 0; i < first; ++i) map = fold(map, *plan.edits[i].edit);
+    weight = {map.weight};
+    bias = map.bias;
+  }
   std::vector<Tensor> inputs(plan.edits.size());
   for (size_t i = plan.edits.size(); i-- > first;) {
     inputs[i] = x;
     const Scale* scale = std::get_if<Scale>(plan.edits[i].edit);
-    if (scale != nullptr && scale->in.defined()) x = in_master(x, scale->in, true);
+    if (scale != nullptr && scale->in.defined()) x = by_columns(x, scale->in, true);
   }
-  return side_edits(plan, first, inputs, lane, linear(x, map.weight, map.bias, copies, {}, {}));
+  return side_edits(plan, first, inputs, lane, linear(x, weight, bias, {}, {}));
 }
 
 /// Edits from `first` on, run on the result y; inputs[i] is what edit i's LowRank multiplies.
@@ -133,9 +142,9 @@ Tensor Forward::side_edits(const SitePlan& plan, size_t first, const std::vector
       const Tensor by = gate(view_of(inputs[i], parts_[lane].rows, keys, plan.edits[i], lane));
       y = y + cast(cast(update, by.scalar_type()) * by.reshape({-1, 1}), y.scalar_type());
     } else if (const Scale* scale = std::get_if<Scale>(&edit)) {
-      if (scale->out.defined()) y = in_master(y, scale->out, true);
+      if (scale->out.defined()) y = by_columns(y, scale->out, true);
     } else {
-      y = in_master(y, std::get<Shift>(edit).by, false);
+      y = by_columns(y, std::get<Shift>(edit).by, false);
     }
   }
   return y;
@@ -217,9 +226,9 @@ Tensor Forward::gather_lane(const Site& site, const Plan& whole, const Tensor& i
       const Tensor inner = embedding({low->down.t().contiguous()}, {index}, master(), -1);
       y = y + attune::matmul(inner, low->up, false, true) * low->scale;
     } else if (const Scale* scale = std::get_if<Scale>(&edit)) {
-      y = in_master(y, scale->out, true);
+      y = by_columns(y, scale->out, true);
     } else {
-      y = in_master(y, std::get<Shift>(edit).by, false);
+      y = by_columns(y, std::get<Shift>(edit).by, false);
     }
   }
   return y;

@@ -14,6 +14,29 @@ at::ScalarType Numerics::scalar() const {
   return scalar_of(compute);
 }
 
+Tensor WeightSlot::dense() const {
+  return codes == nullptr ? weight : decoded(*codes, master);
+}
+
+int64_t WeightSlot::numel() const {
+  int64_t count = bias.defined() ? bias.numel() : 0;
+  if (codes != nullptr) return count + codes->rows() * codes->cols();
+  return count + (weight.defined() ? weight.numel() : 0);
+}
+
+std::vector<int64_t> WeightSlot::shape() const {
+  return codes == nullptr ? weight.sizes().vec()
+                          : std::vector<int64_t>{codes->rows(), codes->cols()};
+}
+
+void WeightSlot::replace(Tensor weight_values, Tensor bias_values,
+                         std::shared_ptr<const kernels::QuantizedMatrix> new_codes) {
+  weight = std::move(weight_values);
+  bias = std::move(bias_values);
+  codes = std::move(new_codes);
+  copies = {};  // keyed by address, which the allocator may give out again
+}
+
 Model::Model() = default;
 Model::~Model() = default;
 

@@ -16,12 +16,24 @@ namespace attune {
 
 /// The tensors behind one storage id, and their names in a checkpoint.
 struct WeightSlot {
-  Tensor weight, bias;  // master type; never changed while edits are attached, except by merge
+  // master type; never changed while edits are attached, except by merge. `weight` is undefined
+  // when the slot holds codes.
+  Tensor weight, bias;
+  std::shared_ptr<const kernels::QuantizedMatrix> codes;  // core/storage.h
+  at::ScalarType master = at::kFloat;                     // what codes decode to
   std::string weight_name, bias_name;
   std::string module;  // path in transformers' class with a head: "bert.pooler.dense", whatever the
                        // file says
   bool fresh = false;  // not in the checkpoint: drawn from the seed
   WeightCopies copies;  // compute copies of `weight`
+  /// The weight's values: `weight` itself, or decoded anew.
+  Tensor dense() const;
+  bool present() const { return weight.defined() || codes != nullptr; }
+  int64_t numel() const;  // of weight and bias
+  std::vector<int64_t> shape() const;
+  /// Replaces the weight's values, codes or not; copies are made anew.
+  void replace(Tensor weight_values, Tensor bias_values,
+               std::shared_ptr<const kernels::QuantizedMatrix> new_codes = nullptr);
 };
 
 /// How the model computes: numbers, and dropout of the checkpoint's own sites.

@@ -50,7 +50,7 @@ Json options_of(const PeftConfig& config, int64_t initial) {
   return options;
 }
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_adalora(PeftSource& source) {
   const int64_t initial = source.config.positive("init_r", 12);
   PeftTuner tuner{"adalora", options_of(source.config, initial)};
   for (const PeftModule& module : source.modules) {
@@ -72,7 +72,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_adalora(const PeftView& view) {
   PeftPiece piece{"ADALORA"};
   const Json& options = view.options();
   const bool steps = options.at("total_steps").is_number();
@@ -112,8 +112,8 @@ PeftType peft_adalora() {
                  "eva_config", "runtime_config"};
   type.parts = {"lora_A", "lora_B", "lora_E"};
   type.bias_only = "lora_only";
-  type.load = load;
-  type.save = save;
+  type.load = load_adalora;
+  type.save = save_adalora;
   return type;
 }
 

@@ -11,7 +11,7 @@ Tensor upper_places(int64_t block) {
   return pairs.select(0, 0) * block + pairs.select(0, 1);
 }
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_boft(PeftSource& source) {
   const PeftConfig& config = source.config;
   const int64_t blocks = config.integer("boft_block_num", 0);
   const int64_t factors = config.positive("boft_n_butterfly_factor", 1);
@@ -38,7 +38,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_boft(const PeftView& view) {
   PeftPiece piece{"BOFT"};
   const Json& options = view.options();
   const int64_t blocks = options.at("blocks").get<int64_t>();
@@ -72,8 +72,8 @@ PeftType peft_boft() {
                  "init_weights"};
   type.parts = {"boft_R", "boft_s"};
   type.bias_only = "boft_only";
-  type.load = load;
-  type.save = save;
+  type.load = load_boft;
+  type.save = save_boft;
   return type;
 }
 

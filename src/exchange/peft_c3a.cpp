@@ -5,7 +5,7 @@
 namespace attune {
 namespace {
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_c3a(PeftSource& source) {
   std::vector<PeftTuner> tuners;
   const ModuleGroups groups = source.grouped("block_size", 256);
   for (const std::pair<const int64_t, std::vector<const PeftModule*>>& group : groups) {
@@ -22,7 +22,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return tuners;
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_c3a(const PeftView& view) {
   PeftPiece piece{"C3A"};
   piece.config = Json{{"init_weights", "xavier_uniform"}};
   for (const Site& site : view.sites()) {
@@ -44,8 +44,8 @@ PeftType peft_c3a() {
   type.patterns = {{"block_size", "block_size_pattern"}};
   type.match = PeftConfig::Match::Tail;
   type.bias_only = "c3a_only";
-  type.load = load;
-  type.save = save;
+  type.load = load_c3a;
+  type.save = save_c3a;
   return type;
 }
 

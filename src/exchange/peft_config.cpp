@@ -119,12 +119,6 @@ bool names_module(const std::vector<std::string>& names, const std::string& modu
   });
 }
 
-std::string lowered(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
-
 }  // namespace
 
 void PeftConfig::refuse_unknown(const std::vector<std::string>& known) const {

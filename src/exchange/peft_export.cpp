@@ -249,7 +249,7 @@ void Exporter::take_out_whole_modules() {
 PeftWhole Exporter::folded(const Module& module) const {
   const WeightSlot& slot = model_.slot(module.site);
   const Change& change = changes_.at(&module);
-  Affine map{change.weight.defined() ? change.weight : slot.weight,
+  Affine map{change.weight.defined() ? change.weight : slot.dense(),
              change.bias.defined() ? change.bias : slot.bias};
   for (const Recorder* recorder : adaptation_.recorders(set_))
     for (const std::pair<int, Edit>& entry : recorder->edits())
@@ -308,12 +308,6 @@ void Exporter::choose_bias(std::vector<PeftDirectory>& directories) {
        "exporting \"{}\" to PEFT: {} biases trained; PEFT knows all of them ({}) or those of the "
        "modules that one adapter changes ({}, 0 for a type without biases), nothing between",
        set_, trained.size(), all.size(), most);
-}
-
-std::string lowered(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return text;
 }
 
 void Exporter::save(std::vector<PeftDirectory>& directories, const std::string& directory) {

@@ -138,7 +138,7 @@ bool Reader::place_whole(std::string name, const std::string& key, const Tensor&
     const std::optional<std::string> path = without(name, suffix);
     if (!path) continue;
     const Module& module = module_at(*path, key);
-    const Tensor& base = model_.slot(module.site).weight;
+    const Tensor base = model_.slot(module.site).dense();
     Tensor& slot = file_.modules[&module].weight;
     set(slot, value, base.sizes().vec(), key);
     // PEFT repeats an embedding beside its update, changed or not.

@@ -6,7 +6,7 @@
 namespace attune {
 namespace {
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_fourierft(PeftSource& source) {
   const PeftConfig& config = source.config;
   // The entries' positions are not in the file; the method draws them from the seed as PEFT does.
   if (config.json().contains("random_loc_seed") && !config.given("random_loc_seed"))
@@ -37,7 +37,7 @@ Tensor positions_of(int64_t seed, const Site& site, int64_t frequencies) {
   return at::stack({flat.floor_divide(site.in), flat.remainder(site.in)});
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_fourierft(const PeftView& view) {
   PeftPiece piece{"FOURIERFT"};
   const Json& options = view.options();
   piece.config = Json{{"scaling", options.at("scaling")},
@@ -70,8 +70,8 @@ PeftType peft_fourierft() {
   type.patterns = {{"n_frequency", "n_frequency_pattern"}};
   type.match = PeftConfig::Match::Tail;
   type.bias_only = "fourier_only";
-  type.load = load;
-  type.save = save;
+  type.load = load_fourierft;
+  type.save = save_fourierft;
   return type;
 }
 

@@ -20,7 +20,7 @@ bool is_feedforward(const PeftConfig& config, const std::string& module) {
                      [&](const std::string& name) { return ends_with(module, name); });
 }
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_ia3(PeftSource& source) {
   PeftTuner tuner{"ia3", Json{{"sites", Json::array()}, {"feedforward", Json::array()}}};
   for (const PeftModule& module : source.modules) {
     const Site& site = module.site;
@@ -34,7 +34,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_ia3(const PeftView& view) {
   PeftPiece piece{"IA3"};
   piece.config = Json{{"init_ia3_weights", true}, {"fan_in_fan_out", false}};
   for (const std::pair<int, Edit>& entry : view.recorder().edits()) {
@@ -73,8 +73,8 @@ PeftType peft_ia3() {
   type.methods = {"ia3"};
   type.fields = {"feedforward_modules", "init_ia3_weights"};
   type.parts = {"ia3_l"};
-  type.load = load;
-  type.save = save;
+  type.load = load_ia3;
+  type.save = save_ia3;
   type.describe = describe;
   return type;
 }

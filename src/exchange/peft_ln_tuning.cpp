@@ -6,13 +6,13 @@
 namespace attune {
 namespace {
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_ln_tuning(PeftSource& source) {
   PeftTuner norms{"norms"}, whole{"full"};
   for (const PeftModule& module : source.modules) {
     const Site& site = module.site;
     PeftTuner& tuner = site.weight == WeightKind::Norm ? norms : whole;
     tuner.act_at(site);
-    const std::vector<int64_t> shape = source.model.slot(site).weight.sizes().vec();
+    const std::vector<int64_t> shape = source.model.slot(site).shape();
     tuner.set(site, "weight", source.part(module, "ln_tuning_layers.weight", shape));
     if (site.bias)
       tuner.set(site, "bias", source.part(module, "ln_tuning_layers.bias", {site.out}));
@@ -23,7 +23,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return result;
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_ln_tuning(const PeftView& view) {
   PeftPiece piece{"LN_TUNING"};
   for (const Owned& owned : view.recorder().owned()) {
     const Site& site = view.model().sites()[static_cast<size_t>(owned.site)];
@@ -43,8 +43,8 @@ PeftType peft_ln_tuning() {
   type.name = "LN_TUNING";
   type.parts = {"ln_tuning_layers.weight", "ln_tuning_layers.bias"};
   type.takes = [](const Site& site) { return site.weight != WeightKind::Vector; };
-  type.load = load;
-  type.save = save;
+  type.load = load_ln_tuning;
+  type.save = save_ln_tuning;
   return type;
 }
 

@@ -5,7 +5,7 @@
 namespace attune {
 namespace {
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_loha(PeftSource& source) {
   const PeftConfig& config = source.config;
   PeftTuner tuner{"loha", Json{{"sites", Json::array()},
                                {"rank", config.positive("r", 8)},
@@ -24,7 +24,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_loha(const PeftView& view) {
   PeftPiece piece{"LOHA"};
   piece.config = Json{{"rank_dropout", view.options().at("rank_dropout")},
                       {"module_dropout", view.options().at("module_dropout")},
@@ -53,8 +53,8 @@ PeftType peft_loha() {
       "r", "alpha", "rank_dropout", "module_dropout", "init_weights", "use_effective_conv2d"};
   type.parts = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"};
   type.patterns = {{"r", "rank_pattern"}, {"alpha", "alpha_pattern"}};
-  type.load = load;
-  type.save = save;
+  type.load = load_loha;
+  type.save = save_loha;
   return type;
 }
 

@@ -26,7 +26,7 @@ Json options_of(const PeftConfig& config) {
               {"module_dropout", config.number("module_dropout", 0)}};
 }
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_lokr(PeftSource& source) {
   PeftTuner tuner{"lokr", options_of(source.config)};
   for (const PeftModule& module : source.modules) {
     source.by_pattern(tuner, module);
@@ -39,7 +39,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_lokr(const PeftView& view) {
   PeftPiece piece{"LOKR"};
   const Json& options = view.options();
   piece.config = Json{{"decompose_both", options.at("decompose_both")},
@@ -78,8 +78,8 @@ PeftType peft_lokr() {
                  "use_effective_conv2d"};
   for (const Factor& factor : kFactors) type.parts.emplace_back(factor.theirs);
   type.patterns = {{"r", "rank_pattern"}, {"alpha", "alpha_pattern"}};
-  type.load = load;
-  type.save = save;
+  type.load = load_lokr;
+  type.save = save_lokr;
   return type;
 }
 

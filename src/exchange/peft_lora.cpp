@@ -45,7 +45,7 @@ void add_module(PeftSource& source, const PeftModule& module, bool dora, PeftTun
   if (dora) tuner.set(site, "magnitude", source.part(module, "lora_magnitude_vector", {site.out}));
 }
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_lora(PeftSource& source) {
   check(source.config);
   const bool dora = source.config.flag("use_dora", false);
   PeftTuner tuner{dora ? "dora" : "lora"};
@@ -165,7 +165,7 @@ double alpha_for(double scale, double divisor) {
   return alpha;
 }
 
-void finish(PeftPiece& piece) {
+void finish_lora(PeftPiece& piece) {
   const bool rslora = piece.config["use_rslora"].get<bool>();
   for (PeftUpdate& update : piece.updates) {
     const double rank = update.own["r"].get<double>();
@@ -203,12 +203,12 @@ PeftType peft_lora() {
   type.takes = [](const Site& site) {
     return site.weight == WeightKind::Projection || site.weight == WeightKind::Table;
   };
-  type.load = load;
+  type.load = load_lora;
   type.save = [](const PeftView& view) {
     return view.method() == "dora" ? save_dora(view) : save_lora(view);
   };
   type.join = join_updates;
-  type.finish = finish;
+  type.finish = finish_lora;
   return type;
 }
 

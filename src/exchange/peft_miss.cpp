@@ -5,7 +5,7 @@
 namespace attune {
 namespace {
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_miss(PeftSource& source) {
   const PeftConfig& config = source.config;
   // The way to begin is also the variant.
   std::string variant = "balance";
@@ -29,7 +29,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_miss(const PeftView& view) {
   PeftPiece piece{"MISS"};
   const Json& options = view.options();
   const std::string variant = options.at("variant").get<std::string>();
@@ -54,8 +54,8 @@ PeftType peft_miss() {
   type.fields = {"r", "mini_r", "miss_dropout", "init_weights"};
   type.parts = {"miss_block"};
   type.bias_only = "MiSS_only";
-  type.load = load;
-  type.save = save;
+  type.load = load_miss;
+  type.save = save_miss;
   return type;
 }
 

@@ -5,7 +5,7 @@
 namespace attune {
 namespace {
 
-Json options_of(const PeftConfig& config) {
+Json oft_options(const PeftConfig& config) {
   Json options{{"sites", Json::array()},
                {"block_share", config.flag("block_share", false)},
                {"coft", config.flag("coft", false)},
@@ -26,8 +26,8 @@ Json options_of(const PeftConfig& config) {
   return options;
 }
 
-std::vector<PeftTuner> load(PeftSource& source) {
-  PeftTuner tuner{"oft", options_of(source.config)};
+std::vector<PeftTuner> load_oft(PeftSource& source) {
+  PeftTuner tuner{"oft", oft_options(source.config)};
   for (const PeftModule& module : source.modules) {
     tuner.act_at(module.site);
     // The block size may be adjusted to the inputs; the method does so as PEFT does.
@@ -36,7 +36,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_oft(const PeftView& view) {
   PeftPiece piece{"OFT"};
   const Json& options = view.options();
   const int64_t blocks = options.at("blocks").get<int64_t>();
@@ -74,8 +74,8 @@ PeftType peft_oft() {
                  "init_weights"};
   type.parts = {"oft_R.weight"};
   type.bias_only = "oft_only";
-  type.load = load;
-  type.save = save;
+  type.load = load_oft;
+  type.save = save_oft;
   return type;
 }
 

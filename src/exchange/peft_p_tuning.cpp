@@ -5,7 +5,7 @@
 namespace attune {
 namespace {
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_p_tuning(PeftSource& source) {
   const Site& site = prompt_site(source.model, source.where);
   const Tensor rows = prompt_rows(source, site);
   PeftTuner tuner{"p_tuning", Json{{"sites", Json::array()},
@@ -17,7 +17,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_p_tuning(const PeftView& view) {
   const Json& options = view.options();
   const Site& site = prompt_site(view.model(), view.recorder().method());
   const int64_t hidden = options.at("hidden").get<int64_t>();
@@ -39,8 +39,8 @@ PeftType peft_p_tuning() {
                                "encoder_num_layers", "encoder_dropout"});
   type.shared = {kPromptTensor};
   type.prompts = true;
-  type.load = load;
-  type.save = save;
+  type.load = load_p_tuning;
+  type.save = save_p_tuning;
   return type;
 }
 

@@ -27,7 +27,7 @@ std::vector<Slot> slots_of(const Model& model) {
   return slots;
 }
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_prefix_tuning(PeftSource& source) {
   const std::vector<Slot> slots = slots_of(source.model);
   if (slots.empty() || slots.front().site == nullptr)
     source.config.refuse("peft_type", "this model has no attention of the kind that prefixes join");
@@ -77,7 +77,7 @@ std::map<int64_t, Tensor> values_by_slot(const PeftView& view, const std::vector
   return by_slot;
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_prefix_tuning(const PeftView& view) {
   const std::vector<Slot> slots = slots_of(view.model());
   if (view.recorder().edits().size() != slots.size())
     cannot_export(view, "PREFIX_TUNING",
@@ -111,8 +111,8 @@ PeftType peft_prefix_tuning() {
   type.fields = prompt_fields({"prefix_projection", "encoder_hidden_size", "init_weights"});
   type.shared = {kPromptTensor};
   type.prompts = true;
-  type.load = load;
-  type.save = save;
+  type.load = load_prefix_tuning;
+  type.save = save_prefix_tuning;
   return type;
 }
 

@@ -4,7 +4,7 @@
 namespace attune {
 namespace {
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_prompt_tuning(PeftSource& source) {
   const Site& site = prompt_site(source.model, source.where);
   const Tensor rows = prompt_rows(source, site);
   PeftTuner tuner{"prompt", Json{{"sites", Json::array()},
@@ -16,7 +16,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_prompt_tuning(const PeftView& view) {
   return prompt_piece(view, "PROMPT_TUNING", Json{{"prompt_tuning_init", "RANDOM"}});
 }
 
@@ -30,8 +30,8 @@ PeftType peft_prompt_tuning() {
                                "tokenizer_name_or_path", "tokenizer_kwargs"});
   type.shared = {kPromptTensor};
   type.prompts = true;
-  type.load = load;
-  type.save = save;
+  type.load = load_prompt_tuning;
+  type.save = save_prompt_tuning;
   return type;
 }
 

@@ -75,7 +75,7 @@ const char* kind_of(const PeftConfig& config) {
   return config.flag("sparse", false) ? "sparse" : "dense";
 }
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_randlora(PeftSource& source) {
   const PeftConfig& config = source.config;
   const int64_t rank = config.positive("r", 32);
   PeftTuner tuner{"randlora", Json{{"sites", Json::array()},
@@ -103,7 +103,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_randlora(const PeftView& view) {
   PeftPiece piece{"RANDLORA"};
   const Json& options = view.options();
   piece.config = Json{{"r", options.at("rank")},
@@ -127,7 +127,7 @@ PeftPiece save(const PeftView& view) {
 
 /// PEFT makes the bases as large as the largest of the modules that it changes, and writes them
 /// beside every module too; it warns of missing keys when they are not there.
-void finish(PeftPiece& piece) {
+void finish_randlora(PeftPiece& piece) {
   Sides all;
   for (const PeftUpdate& update : piece.updates) all.cover(update.site);
   const int64_t rank = piece.config["r"].get<int64_t>();
@@ -151,9 +151,9 @@ PeftType peft_randlora() {
   type.shared = {kA, kB};
   type.repeated = {"randlora_A", "randlora_B"};  // PEFT saves them again for every module
   type.bias_only = "randlora_only";
-  type.load = load;
-  type.save = save;
-  type.finish = finish;
+  type.load = load_randlora;
+  type.save = save_randlora;
+  type.finish = finish_randlora;
   return type;
 }
 

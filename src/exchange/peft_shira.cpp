@@ -5,7 +5,7 @@
 namespace attune {
 namespace {
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_shira(PeftSource& source) {
   const int64_t rank = source.config.positive("r", 32);
   PeftTuner tuner{"shira", Json{{"sites", Json::array()}, {"rank", rank}}};
   for (const PeftModule& module : source.modules) {
@@ -25,7 +25,7 @@ std::vector<PeftTuner> load(PeftSource& source) {
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_shira(const PeftView& view) {
   PeftPiece piece{"SHIRA"};
   piece.config = Json{{"r", view.options().at("rank")},
                       {"mask_type", "random"},
@@ -47,8 +47,8 @@ PeftType peft_shira() {
   type.methods = {"shira"};
   type.fields = {"r", "mask_type", "random_seed", "init_weights"};
   type.parts = {"shira_weight", "shira_indices"};
-  type.load = load;
-  type.save = save;
+  type.load = load_shira;
+  type.save = save_shira;
   return type;
 }
 

@@ -8,8 +8,8 @@
 namespace attune {
 namespace {
 
-constexpr const char* kA = "base_model.vera_A";
-constexpr const char* kB = "base_model.vera_B";
+constexpr const char* kVeraA = "base_model.vera_A";
+constexpr const char* kVeraB = "base_model.vera_B";
 
 struct Projections {
   Tensor down, up;  // [rank, in], [out, rank]
@@ -28,7 +28,7 @@ Projections drawn(int64_t key, int64_t rank, int64_t in, int64_t out) {
   return {down, draw(out, rank)};
 }
 
-std::vector<PeftTuner> load(PeftSource& source) {
+std::vector<PeftTuner> load_vera(PeftSource& source) {
   const PeftConfig& config = source.config;
   const int64_t rank = config.positive("r", 256);
   PeftTuner tuner{"vera", Json{{"sites", Json::array()},
@@ -44,16 +44,16 @@ std::vector<PeftTuner> load(PeftSource& source) {
     tuner.set(site, "d", source.part(module, "vera_lambda_d", {rank}));
     tuner.set(site, "b", source.part(module, "vera_lambda_b", {site.out}));
   }
-  const bool saved = config.flag("save_projection", true) || source.shared.count(kA) > 0;
-  const Projections both = saved ? Projections{source.shared_tensor(kA, {rank, in}),
-                                               source.shared_tensor(kB, {out, rank})}
+  const bool saved = config.flag("save_projection", true) || source.shared.count(kVeraA) > 0;
+  const Projections both = saved ? Projections{source.shared_tensor(kVeraA, {rank, in}),
+                                               source.shared_tensor(kVeraB, {out, rank})}
                                  : drawn(config.integer("projection_prng_key", 0), rank, in, out);
   tuner.set(Site::shared(), "down", both.down);
   tuner.set(Site::shared(), "up", both.up);
   return {tuner};
 }
 
-PeftPiece save(const PeftView& view) {
+PeftPiece save_vera(const PeftView& view) {
   PeftPiece piece{"VERA"};
   const Json& options = view.options();
   piece.config = Json{{"r", options.at("rank")},
@@ -68,20 +68,20 @@ PeftPiece save(const PeftView& view) {
         {site,
          Json::object(),
          {{"vera_lambda_d", view.tensor(site, "d")}, {"vera_lambda_b", view.tensor(site, "b")}}});
-  piece.shared = {{kA, view.tensor(Site::shared(), "down")},
-                  {kB, view.tensor(Site::shared(), "up")}};
+  piece.shared = {{kVeraA, view.tensor(Site::shared(), "down")},
+                  {kVeraB, view.tensor(Site::shared(), "up")}};
   return piece;
 }
 
 /// PEFT makes the matrices as large as the largest of the modules that it changes.
-void finish(PeftPiece& piece) {
+void finish_vera(PeftPiece& piece) {
   int64_t in = 0, out = 0;
   for (const PeftUpdate& update : piece.updates) {
     in = std::max(in, update.site.in);
     out = std::max(out, update.site.out);
   }
-  piece.shared[kA] = piece.shared[kA].slice(1, 0, in);
-  piece.shared[kB] = piece.shared[kB].slice(0, 0, out);
+  piece.shared[kVeraA] = piece.shared[kVeraA].slice(1, 0, in);
+  piece.shared[kVeraB] = piece.shared[kVeraB].slice(0, 0, out);
 }
 
 }  // namespace
@@ -93,11 +93,11 @@ PeftType peft_vera() {
   type.fields = {
       "r", "d_initial", "vera_dropout", "init_weights", "save_projection", "projection_prng_key"};
   type.parts = {"vera_lambda_b", "vera_lambda_d"};
-  type.shared = {kA, kB};
+  type.shared = {kVeraA, kVeraB};
   type.bias_only = "vera_only";
-  type.load = load;
-  type.save = save;
-  type.finish = finish;
+  type.load = load_vera;
+  type.save = save_vera;
+  type.finish = finish_vera;
   return type;
 }
 

@@ -25,7 +25,7 @@ Options prefix_options(const Registry<Tuner>& registry, const Options& options) 
                                                 {"hidden", options.get<int64_t>("hidden")}});
 }
 
-Options adapter_options(const Registry<Tuner>& registry, const Options& options) {
+Options mam_adapter_options(const Registry<Tuner>& registry, const Options& options) {
   return options_of(registry.at("parallel_adapter"),
                     Json{{"size", options.get<int64_t>("size")},
                          {"scaling", options.node("scaling").to_json()},
@@ -38,7 +38,7 @@ class Mam final : public Tuner {
   explicit Mam(const Options& options) {
     const Registry<Tuner> registry = parts();
     prefix_ = registry.at("prefix").make(prefix_options(registry, options));
-    adapter_ = registry.at("parallel_adapter").make(adapter_options(registry, options));
+    adapter_ = registry.at("parallel_adapter").make(mam_adapter_options(registry, options));
   }
   void attach(Attachment& attachment) override {
     prefix_->attach(attachment);
@@ -83,7 +83,7 @@ void register_mam(Registry<Tuner>& registry) {
     for (const Site& site : sites)
       (site.kind == SiteKind::KeyValue ? attentions : rows).push_back(site);
     return registry.at("prefix").count(attentions, prefix_options(registry, options)) +
-           registry.at("parallel_adapter").count(rows, adapter_options(registry, options));
+           registry.at("parallel_adapter").count(rows, mam_adapter_options(registry, options));
   };
   registry.add(std::move(entry));
 }

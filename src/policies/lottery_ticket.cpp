@@ -145,7 +145,7 @@ class LotteryTicket final : public TrainingPolicy {
     int64_t count = 0;
     for (size_t i = 0; i < model.slots(); ++i) {
       const WeightSlot& slot = model.slot_at(i);
-      count += slot.weight.numel() + (slot.bias.defined() ? slot.bias.numel() : 0);
+      count += slot.numel();
     }
     return count;
   }

@@ -26,6 +26,8 @@ const std::vector<Option>& top_options() {
       {"policies", "any", "[]", "", "training policies"},
       {"objective", "any", "auto", "", "the loss; auto: the task's own"},
       {"head", "map", "{}", "", "the task's head"},
+      {"storage", "any", "full", "",
+       "how frozen projections are kept: full, int8, nf4, or {nf4: {double_quant: .., sites: ..}}"},
       {"train", "map", "{}", "", "how to train"},
       {"output", "string", "null", "", "run directory; default: runs/ and the recipe's name"},
       {"init_from", "string", "null", "", "a run to start from"},
@@ -68,6 +70,33 @@ const std::vector<Option>& head_options() {
        "dropout before the last projection; auto: the checkpoint's"},
   };
   return kOptions;
+}
+
+/// Of one kind of codes.
+const std::vector<Option>& codes_options(const std::string& kind) {
+  static const std::vector<Option> kSites = {
+      {"sites", "globs", "[\"*\"]", "", "which projections inside blocks become codes"}};
+  static const std::vector<Option> kNf4 = {
+      kSites[0], {"double_quant", "bool", "true", "", "keep the scales as 8-bit codes too"}};
+  return kind == "nf4" ? kNf4 : kSites;
+}
+
+StorageOptions read_storage(const Node& node) {
+  const Named named = read_named(node, "storage");
+  StorageOptions storage;
+  storage.kind = named.name;
+  const std::vector<std::string> kinds = {"full", "int8", "nf4"};
+  if (std::find(kinds.begin(), kinds.end(), named.name) == kinds.end())
+    fail(ErrorCode::BadInput, "{}: there is no storage \"{}\";{}", named.where(), named.name,
+         suggestion(named.name, kinds));
+  if (named.name == "full") {
+    const Options none({}, named.options, "storage.full");
+    return storage;
+  }
+  const Options options(codes_options(named.name), named.options, "storage." + named.name);
+  storage.sites = options.get<std::vector<std::string>>("sites");
+  if (named.name == "nf4") storage.double_quant = options.get<bool>("double_quant");
+  return storage;
 }
 
 const std::vector<Option>& adamw_options() {
@@ -218,6 +247,7 @@ Recipe Recipe::from_node(const Node& node) {
   const Options head(head_options(), options.node("head"), "head");
   recipe.pool = head.get<std::string>("pool");
   if (head.node("dropout").text() != "auto") recipe.head_dropout = head.get<double>("dropout");
+  recipe.storage = read_storage(options.node("storage"));
   recipe.label_smoothing = options.get<double>("label_smoothing");
   recipe.class_weights = read_class_weights(options.node("class_weights"));
   read_train(options.node("train"), recipe);

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/node.h"
+#include "core/storage.h"
 #include "train/schedule.h"
 
 namespace attune {
@@ -41,6 +42,7 @@ struct Recipe {
   NamedOptions objective;                       // "auto": the task's own
   std::string pool = "auto";
   double head_dropout = -1;  // -1: the checkpoint's
+  StorageOptions storage;    // of the frozen weights
   double label_smoothing = 0;
   Json class_weights;  // null, "balanced", or {label: weight}
 

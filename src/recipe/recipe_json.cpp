@@ -106,6 +106,7 @@ Json Recipe::resolved() const {
   result["objective"] = named_json(objective);
   result["head"]["pool"] = pool;
   result["head"]["dropout"] = head_dropout < 0 ? Json("auto") : Json(head_dropout);
+  result["storage"] = storage.to_json();
   result["label_smoothing"] = label_smoothing;
   result["class_weights"] = class_weights;
   result["train"] = train_json(*this);

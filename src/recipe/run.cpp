@@ -8,13 +8,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "base/threads.h"
 #include "kernels/kernels.h"
 #include "recipe/hf_files.h"
 #include "recipe/session.h"
 #include "recipe/yaml.h"
 #include "report/trainer_state.h"
 #include "tensor/compat.h"
+#include "tensor/process.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
@@ -146,12 +146,6 @@ void show_summary(const Session& session) {
   for (const std::string& line : session.summary()) log_info("{}", line);
 }
 
-void set_threads(const Recipe& recipe) {
-  const int threads = recipe.threads > 0 ? recipe.threads : available_threads();
-  kernels::set_threads(threads);
-  at::set_num_threads(threads);
-}
-
 std::string absolute(const std::string& path) {
   return fs::absolute(path).lexically_normal().string();
 }
@@ -183,7 +177,7 @@ void check_start(const Recipe& recipe) {
 }  // namespace
 
 int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
-  set_threads(recipe);
+  start_threads(recipe.threads);
   const std::string run = recipe.output;
   check_directory(run, overwrite);
   check_start(recipe);
@@ -212,7 +206,7 @@ int resume_run(const std::string& run, int threads, Progress& progress, Json& re
   recipe.output = run;
   if (const std::string start = kept_start(run); !start.empty()) recipe.init_from = start;
   if (threads > 0) recipe.threads = threads;
-  set_threads(recipe);
+  start_threads(recipe.threads);
   Session session(std::move(recipe));
   const bool has_checkpoint = !run_checkpoints(run).empty();
   if (!has_checkpoint) log_info("no checkpoint yet: the run starts from its beginning");

@@ -128,6 +128,7 @@ void Session::make_model() {
   const std::string known = loaded_.fingerprint;
   loaded_ = load_model(model_directory_, options);
   loaded_.fingerprint = known;
+  stored_ = store(*loaded_.model, recipe_.storage);
   task_->check(*loaded_.model);
   if (tokenizer_ == nullptr) return;
   loaded_.model->encode_text = [this](const std::string& text) {
@@ -199,13 +200,18 @@ std::vector<std::string> Session::summary() const {
   int64_t total = 0;
   for (size_t i = 0; i < loaded_.model->slots(); ++i) {
     const WeightSlot& slot = loaded_.model->slot_at(i);
-    total += slot.weight.numel() + (slot.bias.defined() ? slot.bias.numel() : 0);
+    total += slot.numel();
   }
   const Cost cost = adaptation_->cost();
   lines.push_back(format("model      {} ({}, {} parameters, {})", recipe_.model,
                          loaded_.model->config().value("model_type", "?"), with_thousands(total),
                          dtype_name(loaded_.model->numerics().compute)));
   for (const std::string& line : loaded_.report.lines()) lines.push_back("           " + line);
+  if (stored_.weights > 0)
+    lines.push_back(format("storage    {}: {} weights in {} instead of {}", recipe_.storage.kind,
+                           with_thousands(stored_.weights),
+                           human_bytes(static_cast<double>(stored_.bytes)),
+                           human_bytes(static_cast<double>(stored_.before))));
   std::string evaluated = with_thousands(eval_.size());
   for (const NamedView& set : eval_on_)
     evaluated += format(" + {} ({})", with_thousands(set.view.size()), set.name);
@@ -302,6 +308,7 @@ AdapterCard Session::card() {
   card.task_state = task_->state();
   card.pool = loaded_.report.pool;
   card.seed = value_seed();
+  card.storage = recipe_.storage;
   return card;
 }
 

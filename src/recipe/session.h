@@ -78,6 +78,7 @@ class Session {
   Registry<Tuner> method_registry_;
   std::unique_ptr<Task> task_;
   LoadedModel loaded_;
+  StorageReport stored_;
   std::unique_ptr<Adaptation> adaptation_;
   std::unique_ptr<Objective> objective_;
   std::vector<std::unique_ptr<TrainingPolicy>> policies_;

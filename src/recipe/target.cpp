@@ -196,6 +196,7 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
   const Sources sources = find_sources(request, *target);
   target->base_directory = sources.directory;
   target->loaded = load_model(sources.directory, sources.load);
+  store(target->model(), target->card.storage);
   if (has_tokenizer(sources.directory))
     target->tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(sources.directory));
   target->adaptation =

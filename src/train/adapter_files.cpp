@@ -74,6 +74,7 @@ void save_adapter(const Adaptation& adaptation, const std::string& set, const Ad
       {"task", card.task},
       {"task_state", card.task_state},
       {"head", Json{{"pool", card.pool}}},
+      {"storage", card.storage.to_json()},
       {"seed", card.seed},
       {"methods", adaptation.manifest(set)}};
   write_file_atomic(fresh.path() + "/attune.json", json.dump(2) + "\n");
@@ -100,6 +101,7 @@ AdapterCard read_adapter_card(const std::string& directory) {
     card.pool = json.at("head").at("pool").get<std::string>();
     card.seed = json.at("seed").get<uint64_t>();
     card.methods = json.at("methods");
+    if (json.contains("storage")) card.storage = StorageOptions::from_json(json.at("storage"));
     return card;
   } catch (const Json::exception& error) {
     fail(ErrorCode::Corrupt, "{}: a key is missing or of the wrong type: {}", path, error.what());

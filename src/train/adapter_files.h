@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/adaptation.h"
+#include "core/storage.h"
 
 namespace attune {
 
@@ -14,7 +15,8 @@ struct AdapterCard {
   std::string fingerprint;  // SHA-256 over the base checkpoint's tensors
   std::string task;         // "classify", ...; empty for a bare adapter
   Json task_state = Json::object();
-  std::string pool;  // of the sequence head
+  std::string pool;        // of the sequence head
+  StorageOptions storage;  // of the base while it was trained on
   uint64_t seed = 1;
   Json methods = Json::array();
 };

@@ -6,7 +6,7 @@
 #include "train/adapter_files.h"
 
 namespace attune {
-namespace {
+namespace adapter_variants_test {
 
 using namespace tiny;
 
@@ -144,5 +144,5 @@ INSTANTIATE_TEST_SUITE_P(Every, AdapterVariants,
                                             ::testing::Range(size_t{0}, kVariants.size())),
                          variant_name);
 
-}  // namespace
+}  // namespace adapter_variants_test
 }  // namespace attune

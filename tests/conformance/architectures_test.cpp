@@ -5,7 +5,7 @@
 #include "tensor/autograd.h"
 
 namespace attune {
-namespace {
+namespace architectures_test {
 
 using namespace tiny;
 
@@ -160,5 +160,5 @@ INSTANTIATE_TEST_SUITE_P(All, Architectures, ::testing::ValuesIn(head_cases()),
                            return info.param.architecture + "_" + info.param.name;
                          });
 
-}  // namespace
+}  // namespace architectures_test
 }  // namespace attune

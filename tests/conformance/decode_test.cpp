@@ -7,7 +7,7 @@
 #include "tiny.h"
 
 namespace attune {
-namespace {
+namespace decode_test {
 
 using namespace tiny;
 using Ids = std::vector<int32_t>;
@@ -327,5 +327,5 @@ INSTANTIATE_TEST_SUITE_P(All, GeneratedGolden,
                            return name;
                          });
 
-}  // namespace
+}  // namespace decode_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "tensor/matmul.h"
 
 namespace attune {
-namespace {
+namespace edits_test {
 
 using namespace tiny;
 
@@ -264,5 +264,5 @@ TEST_F(Verbs, WantingWhatHasNoValueIsRefused) {
   EXPECT_NE(none.find("\"enc.9.*\" matches nothing"), std::string::npos) << none;
 }
 
-}  // namespace
+}  // namespace edits_test
 }  // namespace attune

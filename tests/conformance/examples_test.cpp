@@ -2,7 +2,7 @@
 #include "methods.h"
 
 namespace attune {
-namespace {
+namespace examples_test {
 
 TEST(Examples, AreAcceptedAndSoIsWhatASavedAdapterSaysOfThem) {
   const Registry<Tuner> registry = methods();
@@ -20,5 +20,5 @@ TEST(Examples, AreAcceptedAndSoIsWhatASavedAdapterSaysOfThem) {
   }
 }
 
-}  // namespace
+}  // namespace examples_test
 }  // namespace attune

@@ -9,7 +9,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace golden_bert_test {
 
 const char* const kCases[] = {
     "base", "base-no-pooler", "classify", "regress", "classify-multi", "tag", "qa", "mlm"};
@@ -90,5 +90,5 @@ INSTANTIATE_TEST_SUITE_P(All, GoldenBert,
                            return name;
                          });
 
-}  // namespace
+}  // namespace golden_bert_test
 }  // namespace attune

@@ -11,7 +11,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace golden_models_test {
 
 namespace fs = std::filesystem;
 
@@ -101,5 +101,5 @@ INSTANTIATE_TEST_SUITE_P(All, GoldenModels,
                            return name;
                          });
 
-}  // namespace
+}  // namespace golden_models_test
 }  // namespace attune

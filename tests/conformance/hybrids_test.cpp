@@ -6,7 +6,7 @@
 #include "tensor/matmul.h"
 
 namespace attune {
-namespace {
+namespace hybrids_test {
 
 using namespace tiny;
 
@@ -118,5 +118,5 @@ TEST(ParallelAdapter, ScaledByOneIsThePlainOneAndLinearIsABypassMatrix) {
   EXPECT_LE(distance(everything(*model, batch).at("enc.0.ffn.out"), plain + 4 * expected), 1e-12);
 }
 
-}  // namespace
+}  // namespace hybrids_test
 }  // namespace attune

@@ -2,7 +2,7 @@
 #include "tiny.h"
 
 namespace attune {
-namespace {
+namespace logits_test {
 
 using namespace tiny;
 
@@ -81,5 +81,5 @@ TEST(Logits, OfAModelWithoutAHeadAreRefused) {
       << text;
 }
 
-}  // namespace
+}  // namespace logits_test
 }  // namespace attune

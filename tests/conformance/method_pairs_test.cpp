@@ -7,7 +7,7 @@
 #include "train/adapter_files.h"
 
 namespace attune {
-namespace {
+namespace method_pairs_test {
 
 using namespace tiny;
 
@@ -179,5 +179,5 @@ TEST(Exclusions, AreFewAndSayWhy) {
 
 INSTANTIATE_TEST_SUITE_P(All, MethodPairs, ::testing::ValuesIn(every_case()), case_name);
 
-}  // namespace
+}  // namespace method_pairs_test
 }  // namespace attune

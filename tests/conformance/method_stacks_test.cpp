@@ -4,7 +4,7 @@
 #include "train/adapter_files.h"
 
 namespace attune {
-namespace {
+namespace method_stacks_test {
 
 using namespace tiny;
 
@@ -81,5 +81,5 @@ TEST_P(RandomStacks, TrainLoadAndComeApartExactly) {
 
 INSTANTIATE_TEST_SUITE_P(Seeded, RandomStacks, ::testing::Range(0, kStacks));
 
-}  // namespace
+}  // namespace method_stacks_test
 }  // namespace attune

@@ -8,7 +8,7 @@
 #include "train/adapter_files.h"
 
 namespace attune {
-namespace {
+namespace methods_test {
 
 using namespace tiny;
 
@@ -218,5 +218,5 @@ TEST_P(Methods, ARankLargerThanTheMatrixIsAReadableError) {
 
 INSTANTIATE_TEST_SUITE_P(All, Methods, ::testing::ValuesIn(every_case()), case_name);
 
-}  // namespace
+}  // namespace methods_test
 }  // namespace attune

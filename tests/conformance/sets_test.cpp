@@ -5,7 +5,7 @@
 #include "tiny.h"
 
 namespace attune {
-namespace {
+namespace sets_test {
 
 using namespace tiny;
 
@@ -167,5 +167,5 @@ TEST_P(SetsInOneBatch, EachSequenceIsAsWithItsSetAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Every, SetsInOneBatch, ::testing::ValuesIn(every_case()), case_name);
 
-}  // namespace
+}  // namespace sets_test
 }  // namespace attune

@@ -2,7 +2,7 @@
 #include "methods.h"
 
 namespace attune {
-namespace {
+namespace stack_variants_test {
 
 using namespace tiny;
 
@@ -130,5 +130,5 @@ TEST(StackVariants, ACausalStackNeverLooksAhead) {
   EXPECT_FALSE(same_bits(before.slice(0, 7, 8), after.slice(0, 7, 8)));
 }
 
-}  // namespace
+}  // namespace stack_variants_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "methods.h"
 
 namespace attune {
-namespace {
+namespace survey_test {
 
 using namespace tiny;
 
@@ -118,5 +118,5 @@ TEST(Survey, LoraAdapterAndBitFitTogetherTrainWhatEachTrainsAlone) {
     }
 }
 
-}  // namespace
+}  // namespace survey_test
 }  // namespace attune

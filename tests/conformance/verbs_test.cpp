@@ -5,7 +5,7 @@
 #include "tiny.h"
 
 namespace attune {
-namespace {
+namespace verbs_test {
 
 using namespace tiny;
 
@@ -347,5 +347,5 @@ TEST_F(RowVerbs, GradientsReachPromptsPrefixesAndGates) {
   check_gradients(*model_, *edits, batch_, 3);
 }
 
-}  // namespace
+}  // namespace verbs_test
 }  // namespace attune

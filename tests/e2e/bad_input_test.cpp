@@ -8,7 +8,7 @@
 
 namespace attune {
 
-namespace {
+namespace bad_input_test {
 
 namespace fs = std::filesystem;
 
@@ -46,7 +46,7 @@ class Refused : public Workshop {
   }
 };
 
-}  // namespace
+}  // namespace bad_input_test
 
 TEST_F(Refused, AnUnknownKeyIsAnsweredWithTheNearest) {
   refuses({"train.epocs=3"}, 2, {"epocs", "did you mean \"epochs\"?"});

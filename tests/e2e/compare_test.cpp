@@ -5,7 +5,7 @@
 
 namespace attune {
 
-namespace {
+namespace compare_test {
 
 class Compare : public Workshop {
  protected:
@@ -70,6 +70,6 @@ TEST_F(Compare, AnUnknownMethodIsRefusedBeforeAnythingRuns) {
   EXPECT_NE(twice.err.find("stands there twice"), std::string::npos) << twice.err;
 }
 
-}  // namespace
+}  // namespace compare_test
 
 }  // namespace attune

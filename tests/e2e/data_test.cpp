@@ -4,7 +4,7 @@
 
 namespace attune {
 
-namespace {
+namespace data_test {
 
 using Mixture = Workshop;
 using EvalOn = Workshop;
@@ -21,7 +21,7 @@ std::string rows_of(const std::string& label, int count) {
   return text;
 }
 
-}  // namespace
+}  // namespace data_test
 
 TEST_F(Mixture, WeightsDecideWhatIsSeenWhateverTheSizes) {
   write("many.jsonl", rows_of("good", 90));

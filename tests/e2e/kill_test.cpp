@@ -10,7 +10,7 @@
 
 namespace attune {
 
-namespace {
+namespace kill_test {
 
 constexpr const char* kResult = "/adapter/attune.safetensors";
 
@@ -88,7 +88,7 @@ class Killed : public Workshop {
   std::string expected_;
 };
 
-}  // namespace
+}  // namespace kill_test
 
 TEST_F(Killed, TwentyTimesAtRandomMomentsEndsWithTheSameBytes) {
   train_whole({});

@@ -6,7 +6,7 @@
 
 namespace attune {
 
-namespace {
+namespace language_test {
 
 const char* const kTinyModel = ATTUNE_TEST_DATA "/../../examples/models/llama-tiny";
 
@@ -335,6 +335,6 @@ TEST_F(Language, BadInputIsExplained) {
   EXPECT_FALSE(exists("run"));
 }
 
-}  // namespace
+}  // namespace language_test
 
 }  // namespace attune

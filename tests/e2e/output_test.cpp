@@ -8,7 +8,7 @@
 
 namespace attune {
 
-namespace {
+namespace output_test {
 
 using Output = Workshop;
 
@@ -22,7 +22,7 @@ Json lines_of(const std::string& text) {
   return list;
 }
 
-}  // namespace
+}  // namespace output_test
 
 TEST_F(Output, EveryCommandPrintsOneObject) {
   write("two.jsonl", kTwoRows);

@@ -3,7 +3,7 @@
 
 namespace attune {
 
-namespace {
+namespace train_test {
 
 using Train = Workshop;
 using Tasks = Workshop;
@@ -198,5 +198,5 @@ TEST_F(Listing, EveryListIsJson) {
   EXPECT_EQ(attune_json({"doctor"})["ok"], true);
 }
 
-}  // namespace
+}  // namespace train_test
 }  // namespace attune

@@ -4,7 +4,7 @@
 
 namespace attune {
 
-namespace {
+namespace warm_start_test {
 
 /// Trained, but by so little that no value changes.
 const std::vector<std::string> kStill = {"train.steps=1", "train.lr=1e-30", "output=still"};
@@ -33,7 +33,7 @@ std::string tensors(const std::string& run) {
   return run + "/adapter/attune.safetensors";
 }
 
-}  // namespace
+}  // namespace warm_start_test
 
 TEST_F(WarmStart, TheValuesOfTheOtherRunAreTheStart) {
   const Outcome outcome = start({"train.seed=7"});

@@ -49,16 +49,24 @@ kernels::MutableMatrix target(const Tensor& x) {
 
 }  // namespace
 
-void multiply_weight(const Tensor& a, const Tensor& weight, WeightCopies* copies, bool transposed,
-                     const Tensor& c, const Tensor& bias, bool accumulate) {
+void multiply_weight(const Tensor& a, const WeightSource& weight, bool transposed, const Tensor& c,
+                     const Tensor& bias) {
   const void* bias_data = bias.defined() ? bias.data_ptr() : nullptr;
-  if (copies != nullptr && dtype_of(a) == DType::BF16) {
-    kernels::gemm(view(a), transposed ? copies->forward(weight) : copies->backward(weight),
-                  target(c), bias_data, accumulate);
+  if (weight.codes == nullptr && weight.copies != nullptr && dtype_of(a) == DType::BF16) {
+    kernels::gemm(
+        view(a),
+        transposed ? weight.copies->forward(weight.dense) : weight.copies->backward(weight.dense),
+        target(c), bias_data, false);
     return;
   }
-  const Tensor plain = dense_as(weight, a.scalar_type());
-  kernels::gemm(view(a), view(plain, transposed), target(c), bias_data, accumulate);
+  const Tensor plain = weight.codes != nullptr ? decoded(*weight.codes, a.scalar_type())
+                                               : dense_as(weight.dense, a.scalar_type());
+  if (weight.codes != nullptr && dtype_of(a) == DType::BF16) {
+    const kernels::PackedMatrix packed(view(plain, transposed), DType::BF16, a.size(0));
+    kernels::gemm(view(a), packed, target(c), bias_data, false);
+    return;
+  }
+  kernels::gemm(view(a), view(plain, transposed), target(c), bias_data, false);
 }
 
 namespace {
@@ -132,16 +140,27 @@ Tensor bias_gradient(const Tensor& dy) {
 
 }  // namespace
 
-Tensor linear(const Tensor& x_in, const Tensor& weight, const Tensor& bias, WeightCopies* copies,
+Tensor decoded(const kernels::QuantizedMatrix& codes, at::ScalarType type) {
+  Tensor values = at::empty({codes.rows(), codes.cols()}, type);
+  dispatch(values, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    codes.decode(pointer<T>(values));
+  });
+  return values;
+}
+
+Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias,
               const std::vector<LowRankTerm>& terms, const Tensor& row_keys) {
-  if (x_in.dim() != 2 || weight.dim() != 2 || x_in.size(1) != weight.size(1))
-    fail(ErrorCode::BadInput, "a projection of rows {} by a weight {}: the last sizes differ",
-         x_in.sizes().vec(), weight.sizes().vec());
-  const Tensor x = x_in.detach().contiguous(), w = weight.detach(),
-               b = bias.defined() ? bias.detach() : Tensor();
-  Tensor y = at::empty({x.size(0), w.size(0)}, x.options());
-  multiply_weight(x, w, copies, true, y, b, false);
-  Tensors inputs{x_in, weight, bias};
+  if (x_in.dim() != 2 || (weight.codes == nullptr && weight.dense.dim() != 2) ||
+      x_in.size(1) != weight.in())
+    fail(ErrorCode::BadInput, "a projection of rows {} by a weight [{}, {}]: the last sizes differ",
+         x_in.sizes().vec(), weight.out(), weight.in());
+  const Tensor x = x_in.detach().contiguous(), b = bias.defined() ? bias.detach() : Tensor();
+  WeightSource w = weight;
+  if (w.dense.defined()) w.dense = w.dense.detach();
+  Tensor y = at::empty({x.size(0), w.out()}, x.options());
+  multiply_weight(x, w, true, y, b);
+  Tensors inputs{x_in, weight.dense, bias};
   std::vector<Side> sides;
   for (const LowRankTerm& term : terms) {
     sides.push_back(make_side(x, term, row_keys));
@@ -149,14 +168,14 @@ Tensor linear(const Tensor& x_in, const Tensor& weight, const Tensor& bias, Weig
     inputs.push_back(term.down);
     inputs.push_back(term.up);
   }
-  const bool need_x = wants_gradient(x_in), need_w = wants_gradient(weight),
+  const bool need_x = wants_gradient(x_in), need_w = wants_gradient(weight.dense),
              need_b = wants_gradient(bias);
   const Tensor keep_x = need_w ? x : Tensor();
   const at::ScalarType type = x.scalar_type();
   return record(y, inputs, "linear", [=](const Tensors& g) -> Tensors {
     const Tensor dy = dense_as(g[0], type);
-    Tensor dx = need_x ? at::empty({dy.size(0), w.size(1)}, dy.options()) : Tensor();
-    if (need_x) multiply_weight(dy, w, copies, false, dx, Tensor(), false);
+    Tensor dx = need_x ? at::empty({dy.size(0), w.in()}, dy.options()) : Tensor();
+    if (need_x) multiply_weight(dy, w, false, dx, Tensor());
     Tensors result{dx,
                    need_w ? product(dy, keep_x, true, false, master_of(dtype_of(dy))) : Tensor(),
                    need_b ? bias_gradient(dy) : Tensor()};

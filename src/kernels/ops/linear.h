@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/gemm.h"
+#include "kernels/quantized.h"
 
 namespace attune {
 
@@ -30,6 +31,18 @@ class WeightCopies {
   Copy forward_, backward_;
 };
 
+/// What a projection multiplies by, [out, in]: a tensor in the master type, with or without packed
+/// copies, or frozen codes (then `dense` is undefined).
+struct WeightSource {
+  at::Tensor dense;
+  WeightCopies* copies = nullptr;  // may be null
+  std::shared_ptr<const kernels::QuantizedMatrix> codes = nullptr;
+  int64_t out() const { return codes != nullptr ? codes->rows() : dense.size(0); }
+  int64_t in() const { return codes != nullptr ? codes->cols() : dense.size(1); }
+};
+/// The values of codes as a tensor of that type.
+at::Tensor decoded(const kernels::QuantizedMatrix& codes, at::ScalarType type);
+
 /// One low-rank side-car of a projection: y += scale * (dropout(x) down^T) up^T.
 /// Shapes: down [rank, in], up [out, rank].
 struct LowRankTerm {
@@ -41,19 +54,17 @@ struct LowRankTerm {
 
 /// y = x W^T + b plus the low-rank terms, as one node. x [rows, in] in the compute type; W [out,
 /// in], b [out] and the terms in the master type (float, or double with double). Gradients come in
-/// the master type, and only for what wants one. `copies` may be null. `row_keys` int64 [rows] for
-/// dropout on the terms' input; undefined: no dropout. Cost: 2 rows in out multiply-adds forward,
-/// plus 2 rows rank (in + out) a term. Reference: Hu et al. 2021, "LoRA: Low-Rank Adaptation of
-/// Large Language Models", arXiv 2106.09685, equation 3.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                  WeightCopies* copies, const std::vector<LowRankTerm>& terms,
-                  const at::Tensor& row_keys);
+/// the master type, and only for what wants one; codes are decoded for each product, to the compute
+/// type. `row_keys` int64 [rows] for dropout on the terms' input; undefined: no dropout. Cost: 2
+/// rows in out multiply-adds forward, plus 2 rows rank (in + out) a term. Reference: Hu et al.
+/// 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, equation 3.
+at::Tensor linear(const at::Tensor& x, const WeightSource& weight, const at::Tensor& bias,
+                  const std::vector<LowRankTerm>& terms, const at::Tensor& row_keys);
 
-/// c (+)= a W^T + bias, or with `transposed` false c (+)= a W, through the packed copies where
-/// there are some. No gradients. a [n, in] or [n, out] in the compute type, c in that or the master
-/// type.
-void multiply_weight(const at::Tensor& a, const at::Tensor& weight, WeightCopies* copies,
-                     bool transposed, const at::Tensor& c, const at::Tensor& bias, bool accumulate);
+/// c = a W^T + bias, or with `transposed` false c = a W, through the packed copies where there are
+/// some. No gradients. a [n, in] or [n, out] in the compute type, c in that or the master type.
+void multiply_weight(const at::Tensor& a, const WeightSource& weight, bool transposed,
+                     const at::Tensor& c, const at::Tensor& bias);
 
 /// The side-car alone: scale * (dropout(x) down^T) up^T.
 at::Tensor low_rank(const at::Tensor& x, const LowRankTerm& term, const at::Tensor& row_keys);

@@ -13,14 +13,14 @@ kernels::Dropout DropSite::kernel() const {
 
 namespace {
 
-struct Saved {
+struct NormSaved {
   Tensor h, mean, rstd, gamma;
   DropSite drop;
   kernels::NormKind kind;
   bool need_x, need_residual, need_gamma, need_beta;
 };
 
-Tensors norm_gradients(const Saved& s, const Tensors& g) {
+Tensors norm_gradients(const NormSaved& s, const Tensors& g) {
   const at::ScalarType type = s.h.scalar_type();
   const Tensor dy = g[0].defined() ? dense_as(g[0], type) : at::zeros_like(s.h);
   const Tensor extra = g.size() > 1 && g[1].defined() ? dense_as(g[1], type) : Tensor();
@@ -61,16 +61,16 @@ NormResult add_norm(const Tensor& x_in, const Tensor& residual_in, const DropSit
                              pointer<T>(h), pointer<T>(y), pointer<A>(mean), pointer<A>(rstd));
   });
   const Tensor saved_h = copy ? h.detach() : x;
-  Saved saved{saved_h,
-              mean,
-              rstd,
-              gamma,
-              drop,
-              args.kind,
-              wants_gradient(x_in),
-              wants_gradient(residual_in),
-              wants_gradient(args.gamma),
-              wants_gradient(args.beta)};
+  NormSaved saved{saved_h,
+                  mean,
+                  rstd,
+                  gamma,
+                  drop,
+                  args.kind,
+                  wants_gradient(x_in),
+                  wants_gradient(residual_in),
+                  wants_gradient(args.gamma),
+                  wants_gradient(args.beta)};
   Tensors outputs{y};
   if (keep_sum) outputs.push_back(copy ? h : x.detach());
   record(outputs, {x_in, residual_in, args.gamma, args.beta}, "add_norm",

@@ -43,8 +43,8 @@ void add_gradients(const Tensor& dlogits, const Tensor& x, int64_t begin,
                    const WordProjection& words, Sweep& sweep) {
   const Tensor g = dense_as(dlogits, x.scalar_type());
   if (sweep.dx.defined())
-    multiply_weight(g, words.weight, words.copies, false, sweep.dx.narrow(0, begin, g.size(0)),
-                    Tensor(), false);
+    multiply_weight(g, {words.weight, words.copies}, false, sweep.dx.narrow(0, begin, g.size(0)),
+                    Tensor());
   if (sweep.dweight.defined())
     kernels::gemm({g.data_ptr(), dtype_of(g), g.size(0), g.size(1), true},
                   {x.data_ptr(), dtype_of(x), x.size(0), x.size(1)},
@@ -58,7 +58,7 @@ void add_gradients(const Tensor& dlogits, const Tensor& x, int64_t begin,
 Tensor chunk_logits(const Tensor& x, const WordProjection& words) {
   Tensor logits =
       at::empty({x.size(0), words.weight.size(0)}, x.options().dtype(master_of(dtype_of(x))));
-  multiply_weight(x, words.weight, words.copies, true, logits, words.bias, false);
+  multiply_weight(x, {words.weight, words.copies}, true, logits, words.bias);
   return logits;
 }
 

@@ -8,7 +8,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace load_test {
 
 const std::string kGolden = std::string(ATTUNE_TEST_DATA) + "/bert/";
 
@@ -49,5 +49,5 @@ TEST(WriteModel, ADirectoryThatCannotBeMadeIsNamed) {
             "writing a checkpoint: the directory " + directory + " cannot be made");
 }
 
-}  // namespace
+}  // namespace load_test
 }  // namespace attune

@@ -14,7 +14,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace file_test {
 
 TEST(File, WrittenContentIsReadBackAndNoTemporaryFileStays) {
   const TempFolder folder;
@@ -153,5 +153,5 @@ TEST(Error, AnAssertionIsOurBug) {
   EXPECT_NE(text.find("a condition that must hold does not: 1 > 2"), std::string::npos) << text;
 }
 
-}  // namespace
+}  // namespace file_test
 }  // namespace attune

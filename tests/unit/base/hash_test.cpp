@@ -8,7 +8,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace hash_test {
 
 // FIPS 180-4 example values.
 TEST(Sha256, GivesThePublishedDigests) {
@@ -96,5 +96,5 @@ TEST(Stream64, PermutationsHoldEveryIndexOnce) {
   for (uint64_t i = 0; i < 1000; ++i) EXPECT_LT(Stream64(3, "below").below(i, 7), 7u);
 }
 
-}  // namespace
+}  // namespace hash_test
 }  // namespace attune

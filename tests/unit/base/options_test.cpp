@@ -7,7 +7,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace options_test {
 
 Node plain(std::string text, int line = 7, int column = 12) {
   return Node::scalar(std::move(text), false, {"recipe.yaml", line, column});
@@ -197,5 +197,5 @@ TEST(Node, JsonBecomesNodesAndBack) {
   EXPECT_EQ(Node::from_json(json, {"x", 0, 0}).to_json(), json);
 }
 
-}  // namespace
+}  // namespace options_test
 }  // namespace attune

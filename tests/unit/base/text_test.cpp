@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace attune {
-namespace {
+namespace text_test {
 
 TEST(Text, SplitKeepsEmptyParts) {
   EXPECT_EQ(split("a,,b,", ','), (std::vector<std::string>{"a", "", "b", ""}));
@@ -67,5 +67,5 @@ TEST(Text, FiguresAreWrittenForPeople) {
   EXPECT_EQ(human_seconds(-1), "?");
 }
 
-}  // namespace
+}  // namespace text_test
 }  // namespace attune

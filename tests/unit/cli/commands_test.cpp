@@ -8,7 +8,7 @@
 #include "base/text.h"
 
 namespace attune {
-namespace {
+namespace commands_test {
 
 Json request(const std::vector<std::string>& arguments) {
   const ParsedCommand parsed = parse_command_line(arguments);
@@ -215,5 +215,5 @@ TEST(CommandLine, TheProgramsHelpListsEveryCommandOnce) {
   EXPECT_EQ(printed({"--version"}), std::string("attune ") + program_version() + "\n");
 }
 
-}  // namespace
+}  // namespace commands_test
 }  // namespace attune

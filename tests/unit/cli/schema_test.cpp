@@ -7,7 +7,7 @@
 #include "cli/commands.h"
 
 namespace attune {
-namespace {
+namespace schema_test {
 
 const std::vector<std::string> kKinds = {"methods",    "archs",    "tasks",
                                          "objectives", "policies", "metrics"};
@@ -87,5 +87,5 @@ TEST(Schema, OtherCommandsAreNotAnswered) {
   EXPECT_FALSE(schema_answer(parse_command_line({"train", "r.yaml"}).request).has_value());
 }
 
-}  // namespace
+}  // namespace schema_test
 }  // namespace attune

@@ -19,7 +19,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace bottleneck_test {
 
 using kernels::Activation;
 
@@ -282,5 +282,5 @@ TEST(DropOf, IsOffUnlessTraining) {
   EXPECT_FALSE(drop_of(View{Tensor(), rows, reads, pass, keys, 4}, 0).kernel().on());
 }
 
-}  // namespace
+}  // namespace bottleneck_test
 }  // namespace attune

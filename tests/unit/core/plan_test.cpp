@@ -8,7 +8,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace plan_test {
 
 Site site_of(const std::string& name, SiteKind kind, WeightKind weight = WeightKind::None) {
   Site site;
@@ -114,5 +114,5 @@ TEST(Sites, AGlobThatMatchesNothingShowsNearNames) {
   }
 }
 
-}  // namespace
+}  // namespace plan_test
 }  // namespace attune

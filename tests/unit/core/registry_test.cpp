@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace attune {
-namespace {
+namespace registry_test {
 
 struct Thing {
   int64_t size = 0;
@@ -63,5 +63,5 @@ TEST(Registry, ANameIsTakenOnce) {
             "\"lora\" is registered twice");
 }
 
-}  // namespace
+}  // namespace registry_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace columns_test {
 
 const TempFolder& no_folder() {
   static const TempFolder kFolder;
@@ -77,5 +77,5 @@ TEST(StringsOf, ListsAreCheckedItemByItem) {
             "data/train.jsonl:17: column \"c\": expected a list of whole numbers, found true");
 }
 
-}  // namespace
+}  // namespace columns_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace labels_test {
 
 using Names = std::vector<std::string>;
 
@@ -112,5 +112,5 @@ TEST(LabelSet, OtherKindsOfValuesAreRefused) {
   EXPECT_EQ(set.names(), (Names{"true", "false"}));
 }
 
-}  // namespace
+}  // namespace labels_test
 }  // namespace attune

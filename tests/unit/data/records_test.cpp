@@ -10,7 +10,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace records_test {
 
 TEST(FolderOfImages, IsARowAnImageInOrderOfNames) {
   const TempFolder folder;
@@ -406,5 +406,5 @@ TEST_F(Records, EveryPrefixOfAFileIsReadOrRefused) {
       }
 }
 
-}  // namespace
+}  // namespace records_test
 }  // namespace attune

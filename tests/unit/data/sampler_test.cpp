@@ -9,7 +9,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace sampler_test {
 
 using Batches = std::vector<std::vector<int64_t>>;
 
@@ -274,5 +274,5 @@ TEST(Sampler, FailedSeekLeavesThePosition) {
   for (int i = 0; i < 50; ++i) EXPECT_EQ(sampler.next(), same.next());
 }
 
-}  // namespace
+}  // namespace sampler_test
 }  // namespace attune

@@ -12,7 +12,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace source_test {
 
 std::string gzipped(const std::string& text) {
   z_stream stream{};
@@ -198,5 +198,5 @@ TEST(Source, FormatSeesThroughCompressionSuffix) {
   EXPECT_EQ(Dataset::open(folder.write("a.csv.gz", gzipped("a b,c\n1,2\n"))).format_name(), "csv");
 }
 
-}  // namespace
+}  // namespace source_test
 }  // namespace attune

@@ -9,7 +9,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace split_test {
 
 std::vector<std::string> strata_of(const std::map<std::string, int64_t>& counts) {
   std::vector<std::string> strata;
@@ -82,5 +82,5 @@ TEST(SplitRows, ImpossibleSharesAreNamed) {
   EXPECT_EQ(bad({"a"}, 0.5), "splitting data: 1 rows, expected at least 2");
 }
 
-}  // namespace
+}  // namespace split_test
 }  // namespace attune

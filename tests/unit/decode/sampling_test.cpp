@@ -8,7 +8,7 @@
 #include "base/random.h"
 
 namespace attune {
-namespace {
+namespace sampling_test {
 
 /// Logits of probabilities 0.5, 0.05, 0.25, 0.2.
 std::vector<double> logits() {
@@ -56,5 +56,5 @@ TEST(DrawToken, FollowsTheProbabilities) {
   EXPECT_EQ(draw_token({0.5, 0.5 - 1e-9, 0}, 0.9999999999), 1);  // rounding never leaves the set
 }
 
-}  // namespace
+}  // namespace sampling_test
 }  // namespace attune

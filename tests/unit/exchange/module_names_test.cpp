@@ -3,7 +3,7 @@
 #include "unit/exchange/peft_fixture.h"
 
 namespace attune {
-namespace {
+namespace module_names_test {
 
 TEST(ModuleNames, FindsTheLongestTailWithOrWithoutPrefix) {
   const PeftFixture fixture;
@@ -62,5 +62,5 @@ TEST(ModuleNames, KeepsATiedOutputLayerApartFromTheTokenTable) {
   EXPECT_EQ(tokens->uses, 2);  // the encoder's and the decoder's rows
 }
 
-}  // namespace
+}  // namespace module_names_test
 }  // namespace attune

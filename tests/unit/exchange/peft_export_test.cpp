@@ -3,7 +3,7 @@
 #include "unit/exchange/peft_fixture.h"
 
 namespace attune {
-namespace {
+namespace peft_export_test {
 
 namespace fs = std::filesystem;
 
@@ -267,5 +267,5 @@ TEST(PeftExport, NamesTheMethodWhoseVerbsPeftLacks) {
   }
 }
 
-}  // namespace
+}  // namespace peft_export_test
 }  // namespace attune

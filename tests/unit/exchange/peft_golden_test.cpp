@@ -4,7 +4,7 @@
 #include "unit/exchange/peft_fixture.h"
 
 namespace attune {
-namespace {
+namespace peft_golden_test {
 
 namespace fs = std::filesystem;
 
@@ -95,5 +95,5 @@ INSTANTIATE_TEST_SUITE_P(Peft, GoldenAdapters, ::testing::ValuesIn(golden_adapte
                            return name;
                          });
 
-}  // namespace
+}  // namespace peft_golden_test
 }  // namespace attune

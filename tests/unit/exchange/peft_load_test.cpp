@@ -2,7 +2,7 @@
 #include "unit/exchange/peft_fixture.h"
 
 namespace attune {
-namespace {
+namespace peft_load_test {
 
 namespace fs = std::filesystem;
 
@@ -296,5 +296,5 @@ TEST(PeftLoad, TakesAnEmbeddingThatPeftSavedBesideItsUpdate) {
   EXPECT_TRUE(trained);
 }
 
-}  // namespace
+}  // namespace peft_load_test
 }  // namespace attune

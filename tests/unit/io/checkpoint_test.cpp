@@ -9,7 +9,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace checkpoint_test {
 
 NamedTensors sample() {
   return {{"b", at::arange(4, at::kFloat)},
@@ -170,5 +170,5 @@ TEST(Checkpoint, TensorsOutsideTheIndexAreIgnoredWithAWarning) {
       std::string::npos);
 }
 
-}  // namespace
+}  // namespace checkpoint_test
 }  // namespace attune

@@ -12,7 +12,7 @@
 #include "unit/io/safetensors_bytes.h"
 
 namespace attune {
-namespace {
+namespace fp8_test {
 
 void expect_table(std::string_view dtype, std::string_view digits) {
   const std::array<float, 256> values = fp8_values(dtype);
@@ -47,5 +47,5 @@ TEST(Fp8, OtherNamesAreOurBug) {
   }
 }
 
-}  // namespace
+}  // namespace fp8_test
 }  // namespace attune

@@ -6,7 +6,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace run_files_test {
 
 TEST(LogWriter, WhatIsSyncedIsWhatWasWritten) {
   const TempFolder folder;
@@ -78,5 +78,5 @@ TEST(LogWriter, AFullDiskIsAnIoError) {
             "writing the log /dev/full: No space left on device");
 }
 
-}  // namespace
+}  // namespace run_files_test
 }  // namespace attune

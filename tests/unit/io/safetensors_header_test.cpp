@@ -10,7 +10,7 @@
 #include "unit/io/safetensors_bytes.h"
 
 namespace attune {
-namespace {
+namespace safetensors_header_test {
 
 std::string refusal(std::string_view file) {
   try {
@@ -235,5 +235,5 @@ TEST(SafetensorsHeader, TwentyThousandDamagedFilesNeverCrash) {
   }
 }
 
-}  // namespace
+}  // namespace safetensors_header_test
 }  // namespace attune

@@ -11,7 +11,7 @@
 #include "unit/io/safetensors_bytes.h"
 
 namespace attune {
-namespace {
+namespace safetensors_test {
 
 /// The tensors that python_bytes.py writes.
 NamedTensors every_dtype() {
@@ -234,5 +234,5 @@ TEST(SaveSafetensors, AMissingFolderIsAnIoError) {
   EXPECT_EQ(text, "writing none/f: No such file or directory");
 }
 
-}  // namespace
+}  // namespace safetensors_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "kernel_test_util.h"
 
 namespace attune::kernels {
-namespace {
+namespace attention_test {
 using namespace test;
 
 /// One problem with its inputs in double, and the plain computation.
@@ -353,5 +353,5 @@ TYPED_TEST(Attention, PackedEqualsOneByOneAndDoesNotDependOnThreads) {
   });
 }
 
-}  // namespace
+}  // namespace attention_test
 }  // namespace attune::kernels

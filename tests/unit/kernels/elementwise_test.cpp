@@ -6,7 +6,7 @@
 #include "kernel_test_util.h"
 
 namespace attune::kernels {
-namespace {
+namespace elementwise_test {
 using namespace test;
 
 double cdf(double x) {
@@ -263,5 +263,5 @@ TEST(Isa, LimitLowersAndRestores) {
   EXPECT_GE(isa(), Isa::Ref);
 }
 
-}  // namespace
+}  // namespace elementwise_test
 }  // namespace attune::kernels

@@ -9,7 +9,7 @@
 #include "kernel_test_util.h"
 
 namespace attune::kernels {
-namespace {
+namespace gemm_test {
 using namespace test;
 
 /// Stored bytes of a matrix of some type, and its values in double.
@@ -174,5 +174,5 @@ TEST(Gemm, MeasuringGivesAPositiveRate) {
   EXPECT_GT(measure_gemm(64, 64, 64, DType::F32, 0.01), 0);
 }
 
-}  // namespace
+}  // namespace gemm_test
 }  // namespace attune::kernels

@@ -3,7 +3,7 @@
 #include "kernel_test_util.h"
 
 namespace attune::kernels {
-namespace {
+namespace norm_test {
 using namespace test;
 
 template <class T>
@@ -201,5 +201,5 @@ TYPED_TEST(Norm, RowsDoNotDependOnTheirNeighboursNorSumsOnThreads) {
   });
 }
 
-}  // namespace
+}  // namespace norm_test
 }  // namespace attune::kernels

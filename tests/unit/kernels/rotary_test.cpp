@@ -3,7 +3,7 @@
 #include "kernel_test_util.h"
 
 namespace attune::kernels {
-namespace {
+namespace rotary_test {
 using namespace test;
 
 template <class T>
@@ -56,5 +56,5 @@ TYPED_TEST(Rotary, EveryPairTurnsByItsRowsAngleAndTheRestStays) {
       }
 }
 
-}  // namespace
+}  // namespace rotary_test
 }  // namespace attune::kernels

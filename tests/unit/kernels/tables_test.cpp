@@ -3,7 +3,7 @@
 #include "kernel_test_util.h"
 
 namespace attune::kernels {
-namespace {
+namespace tables_test {
 using namespace test;
 
 template <class T>
@@ -198,5 +198,5 @@ TEST(AdamWStep, LeavesMaskedElementsAlone) {
   check_adamw<double>(true);
 }
 
-}  // namespace
+}  // namespace tables_test
 }  // namespace attune::kernels

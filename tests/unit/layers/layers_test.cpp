@@ -10,7 +10,7 @@
 #include <vector>
 
 namespace attune {
-namespace {
+namespace layers_test {
 
 namespace fs = std::filesystem;
 
@@ -196,5 +196,5 @@ TEST(Sources, HeadersAreGuarded) {
   }
 }
 
-}  // namespace
+}  // namespace layers_test
 }  // namespace attune

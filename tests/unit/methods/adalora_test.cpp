@@ -4,7 +4,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace adalora_test {
 
 const std::vector<std::string> kSites{"enc.0.self.q", "enc.0.ffn.up", "enc.1.self.q"};
 
@@ -271,5 +271,5 @@ TEST(Adalora, BadOptionsSayWhatToDo) {
   EXPECT_NE(MethodBench::error_of("adalora", {{"beta1", 1}}).find("beta1"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace adalora_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "flow_bench.h"
 
 namespace attune {
-namespace {
+namespace adapter_test {
 
 const std::vector<std::string> kHoulsby{"enc.0.self.out", "enc.0.ffn.out", "enc.1.self.out",
                                         "enc.1.ffn.out"};
@@ -304,5 +304,5 @@ TEST(ParallelAdapter, AnInnerResidualNeedsEqualWidths) {
             bench.formula("parallel_adapter", {"dec.0.self.in", "dec.0.self.heads"}));
 }
 
-}  // namespace
+}  // namespace adapter_test
 }  // namespace attune

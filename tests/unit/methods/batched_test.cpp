@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace batched_test {
 
 TEST(BatchedMatmul, EveryProductIsTheNaiveOne) {
   const Tensor a = MethodBench::draw("a", {3, 4, 5}), b = MethodBench::draw("b", {3, 5, 2});
@@ -56,5 +56,5 @@ TEST(BatchedMatmul, OtherCountsOrInnerSizesAreRefused) {
             "differ");
 }
 
-}  // namespace
+}  // namespace batched_test
 }  // namespace attune

@@ -4,7 +4,7 @@
 #include "naive_rotation.h"
 
 namespace attune {
-namespace {
+namespace boft_test {
 
 const char* const kSite = "enc.0.self.q";
 
@@ -147,5 +147,5 @@ TEST(Boft, SizesThatDoNotSplitAreRefused) {
             "that 4 divides; enc.0.self.q has 6. Give fewer factors or another block_size");
 }
 
-}  // namespace
+}  // namespace boft_test
 }  // namespace attune

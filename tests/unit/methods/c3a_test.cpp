@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace c3a_test {
 
 const char* const kSite = "enc.0.self.q";
 
@@ -85,5 +85,5 @@ TEST(C3a, ABlockThatDoesNotDivideIsRefused) {
             "of 6, or auto for that number");
 }
 
-}  // namespace
+}  // namespace c3a_test
 }  // namespace attune

@@ -6,7 +6,7 @@
 #include "support/toy_run.h"
 
 namespace attune {
-namespace {
+namespace child_tuning_test {
 
 /// A model with the method on it and gradients of one batch, before the mask of `step`.
 struct Raised {
@@ -173,5 +173,5 @@ TEST(ChildTuning, BadOptionsAreReadableErrors) {
             "none among the first 4 batch(es) of the data");
 }
 
-}  // namespace
+}  // namespace child_tuning_test
 }  // namespace attune

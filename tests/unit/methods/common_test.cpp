@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace common_test {
 
 std::vector<std::string> chosen(const std::vector<std::string>& globs) {
   const std::unique_ptr<MethodBench> bench = MethodBench::encoder();
@@ -58,5 +58,5 @@ TEST(KaimingBound, IsThatOfTorchsLinearLayer) {
   EXPECT_DOUBLE_EQ(kaiming_bound(16), 0.25);
 }
 
-}  // namespace
+}  // namespace common_test
 }  // namespace attune

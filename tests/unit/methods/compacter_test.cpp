@@ -2,7 +2,7 @@
 #include "flow_bench.h"
 
 namespace attune {
-namespace {
+namespace compacter_test {
 
 const std::vector<std::string> kCompacterSites{"enc.0.self.out", "enc.0.ffn.out", "enc.1.self.out",
                                                "enc.1.ffn.out"};
@@ -100,5 +100,5 @@ TEST(Compacter, SizesThatDoNotDivideAreReadableErrors) {
             "at most 2, or 0 for blocks that are not factorised");
 }
 
-}  // namespace
+}  // namespace compacter_test
 }  // namespace attune

@@ -4,7 +4,7 @@
 #include "methods/time_conv.h"
 
 namespace attune {
-namespace {
+namespace conv_adapter_test {
 
 const std::string kConvSite = "enc.1.ffn.out";
 const std::vector<std::string> kConvSites{"enc.0.ffn.out", "enc.1.ffn.out"};
@@ -309,5 +309,5 @@ TEST(ConvAdapter, ABatchNormCannotTrainOnOneRow) {
   }
 }
 
-}  // namespace
+}  // namespace conv_adapter_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "support/toy_run.h"
 
 namespace attune {
-namespace {
+namespace diff_pruning_test {
 
 const std::string kQ = "enc.0.self.q";
 
@@ -226,5 +226,5 @@ TEST(DiffPruning, BadOptionsAreReadableErrors) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace diff_pruning_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace dora_test {
 
 const char* const kUp = "enc.0.ffn.up";
 
@@ -101,5 +101,5 @@ TEST(Dora, BadOptionsSayWhatToDo) {
             "6");
 }
 
-}  // namespace
+}  // namespace dora_test
 }  // namespace attune

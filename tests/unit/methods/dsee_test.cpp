@@ -5,7 +5,7 @@
 #include "methods/positions.h"
 
 namespace attune {
-namespace {
+namespace dsee_test {
 
 const char* const kSite = "enc.0.self.q";
 
@@ -204,5 +204,5 @@ TEST(Dsee, ChoicesThatCannotBeMadeAreRefused) {
             "6");
 }
 
-}  // namespace
+}  // namespace dsee_test
 }  // namespace attune

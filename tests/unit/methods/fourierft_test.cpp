@@ -5,7 +5,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace fourierft_test {
 
 const char* const kSite = "enc.0.self.q";
 
@@ -118,5 +118,5 @@ TEST(FourierFt, MoreFrequenciesThanEntriesAreRefused) {
             "[6, 6]; give at most that many");
 }
 
-}  // namespace
+}  // namespace fourierft_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "flow_bench.h"
 
 namespace attune {
-namespace {
+namespace head_offset_test {
 
 const std::vector<std::string> kHeadsSites{"enc.0.self.heads", "enc.1.self.heads"};
 
@@ -183,5 +183,5 @@ TEST(HeadOffset, HeadsOfTwoSizesOrTwoStacksAreRefused) {
             "sites to one of them");
 }
 
-}  // namespace
+}  // namespace head_offset_test
 }  // namespace attune

@@ -2,7 +2,7 @@
 #include "flow_bench.h"
 
 namespace attune {
-namespace {
+namespace hyper_adapter_test {
 
 const std::vector<std::string> kHyperSites{"enc.0.self.out", "enc.0.ffn.out", "enc.1.self.out",
                                            "enc.1.ffn.out"};
@@ -204,5 +204,5 @@ TEST(HyperAdapter, ATaskWithoutAnEmbeddingIsAReadableError) {
   }
 }
 
-}  // namespace
+}  // namespace hyper_adapter_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace ia3_test {
 
 TEST(Ia3, KeysAndValuesAreScaledAtTheOutputBiasIncluded) {
   const std::unique_ptr<MethodBench> bench = MethodBench::encoder();
@@ -70,5 +70,5 @@ TEST(Ia3, TheUnstatedFeedForwardPatternMayMatchNothing) {
   EXPECT_EQ(bench->trained(), 4 * 6);
 }
 
-}  // namespace
+}  // namespace ia3_test
 }  // namespace attune

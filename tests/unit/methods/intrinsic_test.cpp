@@ -4,7 +4,7 @@
 #include "methods/fastfood.h"
 
 namespace attune {
-namespace {
+namespace intrinsic_test {
 
 /// H[i][j] = (-1)^(number of ones of i and j).
 Tensor naive_hadamard(int64_t n) {
@@ -186,5 +186,5 @@ TEST(Intrinsic, AsManyStrengthsAsDimensionsAreRefused) {
             "for the subspace; give more, or layerwise: false");
 }
 
-}  // namespace
+}  // namespace intrinsic_test
 }  // namespace attune

@@ -2,7 +2,7 @@
 #include "flow_bench.h"
 
 namespace attune {
-namespace {
+namespace invertible_adapter_test {
 
 /// An encoder with a head of `outputs` logits over 11 words.
 std::unique_ptr<MethodBench> with_head(int64_t outputs, int64_t d = 6) {
@@ -114,5 +114,5 @@ TEST(InvertibleAdapter, BadOptionsAreReadableErrors) {
   }
 }
 
-}  // namespace
+}  // namespace invertible_adapter_test
 }  // namespace attune

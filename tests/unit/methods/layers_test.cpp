@@ -2,7 +2,7 @@
 #include "support/toy_run.h"
 
 namespace attune {
-namespace {
+namespace layers_test {
 
 /// Blocks with a trained tensor, of a toy model of `layers` blocks.
 std::set<int> trained_blocks(const Json& options, int layers) {
@@ -61,5 +61,5 @@ TEST(Layers, ChoicesOutsideTheModelAreReadableErrors) {
             "other `sites`, or allow their weights, biases and norms");
 }
 
-}  // namespace
+}  // namespace layers_test
 }  // namespace attune

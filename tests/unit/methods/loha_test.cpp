@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace loha_test {
 
 const char* const kUp = "enc.0.ffn.up";
 
@@ -111,5 +111,5 @@ TEST(Loha, BadOptionsSayWhatToDo) {
             "6");
 }
 
-}  // namespace
+}  // namespace loha_test
 }  // namespace attune

@@ -1,7 +1,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace lokr_test {
 
 /// One projection of a given shape with LoKr.
 std::unique_ptr<MethodBench> lokr(int64_t out, int64_t in, Json options) {
@@ -141,5 +141,5 @@ TEST(Lokr, BadOptionsSayWhatToDo) {
             "6");
 }
 
-}  // namespace
+}  // namespace lokr_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace lora_test {
 
 const char* const kQ = "enc.0.self.q";
 const char* const kUp = "enc.0.ffn.up";
@@ -205,5 +205,5 @@ TEST(Lora, BadOptionsSayWhatToDo) {
       "leave the table out of sites, or init");
 }
 
-}  // namespace
+}  // namespace lora_test
 }  // namespace attune

@@ -2,7 +2,7 @@
 #include "flow_bench.h"
 
 namespace attune {
-namespace {
+namespace loreft_test {
 
 const std::string kLoreftSite = "enc.1.resid.out";
 const std::vector<std::string> kLoreftSites{"enc.0.resid.out", "enc.1.resid.out"};
@@ -167,5 +167,5 @@ TEST(Loreft, BadOptionsAreReadableErrors) {
             "give at least one of them");
 }
 
-}  // namespace
+}  // namespace loreft_test
 }  // namespace attune

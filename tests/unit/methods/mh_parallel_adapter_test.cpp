@@ -2,7 +2,7 @@
 #include "flow_bench.h"
 
 namespace attune {
-namespace {
+namespace mh_parallel_adapter_test {
 
 const std::string kMhSite = "enc.1.self.heads";
 const std::vector<std::string> kMhSites{"enc.0.self.heads", "enc.1.self.heads"};
@@ -79,5 +79,5 @@ TEST(MhParallelAdapter, AttentionWithoutAQueryProjectionIsAReadableError) {
   }
 }
 
-}  // namespace
+}  // namespace mh_parallel_adapter_test
 }  // namespace attune

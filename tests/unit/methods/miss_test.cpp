@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace miss_test {
 
 const char* const kSite = "enc.0.self.q";
 
@@ -105,5 +105,5 @@ TEST(Miss, RanksThatDoNotFitAreRefused) {
             "test: test.mini_rank: only variant mini reads mini_rank; this one is balance");
 }
 
-}  // namespace
+}  // namespace miss_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "naive_rotation.h"
 
 namespace attune {
-namespace {
+namespace oft_test {
 
 const char* const kSite = "enc.0.self.q";
 
@@ -169,5 +169,5 @@ TEST(Oft, OptionsThatMakeNoRotationAreRefused) {
             "blocks than its 6 inputs, or block_size of at least 2");
 }
 
-}  // namespace
+}  // namespace oft_test
 }  // namespace attune

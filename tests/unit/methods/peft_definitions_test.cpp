@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace peft_definitions_test {
 
 const Json& golden() {
   static const Json json = read_json(ATTUNE_TEST_DATA "/methods/peft.json");
@@ -185,5 +185,5 @@ TEST(PeftDefinition, OfAdalorasAllocation) {
   }
 }
 
-}  // namespace
+}  // namespace peft_definitions_test
 }  // namespace attune

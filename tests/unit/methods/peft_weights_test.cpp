@@ -5,7 +5,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace peft_weights_test {
 
 const char* const kSite = "enc.0.self.q";
 
@@ -64,5 +64,5 @@ INSTANTIATE_TEST_SUITE_P(All, PeftWeights, ::testing::ValuesIn(cases()),
                            return name;
                          });
 
-}  // namespace
+}  // namespace peft_weights_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "methods/sequences.h"
 
 namespace attune {
-namespace {
+namespace prefix_test {
 
 std::unique_ptr<MethodBench> bench_with_attention() {
   std::unique_ptr<MethodBench> bench = MethodBench::encoder();
@@ -97,5 +97,5 @@ TEST(UniPelt, TheLowRankUpdateIsMultipliedByTheGateOfItsInput) {
   EXPECT_FALSE(folds(bench->site("enc.0.self.q"), Edit(edit)));
 }
 
-}  // namespace
+}  // namespace prefix_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "tensor/types.h"
 
 namespace attune {
-namespace {
+namespace prompts_test {
 
 std::unique_ptr<MethodBench> bench_with_rows() {
   std::unique_ptr<MethodBench> bench = MethodBench::encoder();
@@ -172,5 +172,5 @@ TEST(DecomposedPrompt, WithoutItsPartsItIsPlainPromptTuning) {
   EXPECT_TRUE(at::equal(prompt_of(*bench).rows, bench->parameters.at("enc.embed.rows/prompt")));
 }
 
-}  // namespace
+}  // namespace prompts_test
 }  // namespace attune

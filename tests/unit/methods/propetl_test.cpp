@@ -4,7 +4,7 @@
 #include "flow_bench.h"
 
 namespace attune {
-namespace {
+namespace propetl_test {
 
 const std::vector<std::string> kFfn{"enc.0.ffn.out", "enc.1.ffn.out"};
 
@@ -163,5 +163,5 @@ TEST(Propetl, BadOptionsAreReadableErrors) {
   }
 }
 
-}  // namespace
+}  // namespace propetl_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace randlora_test {
 
 const char* const kQ = "enc.0.self.q";
 const char* const kUp = "enc.0.ffn.up";
@@ -113,5 +113,5 @@ TEST(Randlora, BadOptionsSayWhatToDo) {
             "most 6");
 }
 
-}  // namespace
+}  // namespace randlora_test
 }  // namespace attune

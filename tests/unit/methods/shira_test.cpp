@@ -4,7 +4,7 @@
 #include "methods/positions.h"
 
 namespace attune {
-namespace {
+namespace shira_test {
 
 const char* const kSite = "enc.0.self.q";
 
@@ -104,5 +104,5 @@ TEST(Shira, MoreEntriesThanTheMatrixHasAreRefused) {
             "give a rank of at most 3");
 }
 
-}  // namespace
+}  // namespace shira_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "support/toy_run.h"
 
 namespace attune {
-namespace {
+namespace sparse_mask_test {
 
 Json options(const std::string& choose, double density) {
   return Json{{"choose", choose}, {"density", density}};
@@ -176,5 +176,5 @@ TEST(SparseMask, FisherWithoutLabelledExamplesIsAReadableError) {
             "none among the first 128 batch(es) of the data");
 }
 
-}  // namespace
+}  // namespace sparse_mask_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "method_bench.h"
 
 namespace attune {
-namespace {
+namespace vera_test {
 
 const char* const kQ = "enc.0.self.q";
 const char* const kUp = "enc.0.ffn.up";
@@ -99,5 +99,5 @@ TEST(Vera, BadOptionsSayWhatToDo) {
             "6]; give a rank of at most 36");
 }
 
-}  // namespace
+}  // namespace vera_test
 }  // namespace attune

@@ -7,7 +7,7 @@
 #include "base/error.h"
 
 namespace attune {
-namespace {
+namespace classification_test {
 
 // Known answers below: scikit-learn 1.9.1, zero_division=0.
 const std::vector<int64_t> kGoldIds = {0, 0, 1, 1, 2, 2, 2, 4, 4, 0, 1, 2, 5, 5, 0, 2, 1, 1};
@@ -97,5 +97,5 @@ TEST(MultilabelReport, UnequalShapesAreNamed) {
       "row 1 has 1 gold and 2 predicted labels, expected 2");
 }
 
-}  // namespace
+}  // namespace classification_test
 }  // namespace attune

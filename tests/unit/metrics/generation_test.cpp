@@ -14,7 +14,7 @@
 #include "metrics/words.h"
 
 namespace attune {
-namespace {
+namespace generation_test {
 
 struct Case {
   std::string text, reference;
@@ -102,5 +102,5 @@ TEST(BlankSeparated, KnowsAllWhiteSpace) {
   EXPECT_EQ(without_blank_ends(" \n"), "");
 }
 
-}  // namespace
+}  // namespace generation_test
 }  // namespace attune

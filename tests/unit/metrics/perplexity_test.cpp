@@ -6,7 +6,7 @@
 #include <limits>
 
 namespace attune {
-namespace {
+namespace perplexity_test {
 
 TEST(PerplexityReport, IsTheExponentialOfTheMeanLoss) {
   // A model that gives every one of 6 tokens probability 1/8, over 3 words and 12 bytes:
@@ -24,5 +24,5 @@ TEST(PerplexityReport, StaysAFiniteNumber) {
   EXPECT_EQ(perplexity_report({}).word_perplexity, 1);
 }
 
-}  // namespace
+}  // namespace perplexity_test
 }  // namespace attune

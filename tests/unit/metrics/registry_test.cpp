@@ -7,7 +7,7 @@
 #include "base/error.h"
 
 namespace attune {
-namespace {
+namespace registry_test {
 
 TEST(Metrics, NamesAreUniqueAndErrorsAreMinimised) {
   std::set<std::string> names;
@@ -29,5 +29,5 @@ TEST(Metrics, UnknownNameIsNamedWithItsPlace) {
   }
 }
 
-}  // namespace
+}  // namespace registry_test
 }  // namespace attune

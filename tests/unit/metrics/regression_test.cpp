@@ -7,7 +7,7 @@
 #include "base/error.h"
 
 namespace attune {
-namespace {
+namespace regression_test {
 
 const std::vector<double> kGoldValues = {1.5, 2.0, 2.0, 3.25, 4.75, 0.5, 5.0, 2.0, 3.25};
 const std::vector<double> kPredictedValues = {1.0, 2.5, 1.75, 3.0, 5.0, 0.75, 4.0, 2.5, 2.5};
@@ -52,5 +52,5 @@ TEST(RegressionReport, UnequalLengthsAreNamed) {
   }
 }
 
-}  // namespace
+}  // namespace regression_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "base/error.h"
 
 namespace attune {
-namespace {
+namespace seqeval_test {
 
 using Tags = std::vector<std::vector<std::string>>;
 
@@ -88,5 +88,5 @@ TEST(SequenceReport, BadTagsAreNamed) {
                    "scoring tags in strict IOB2 mode: tag \"S-PER\" has the prefix S");
 }
 
-}  // namespace
+}  // namespace seqeval_test
 }  // namespace attune

@@ -8,7 +8,7 @@
 #include "tensor/types.h"
 
 namespace attune {
-namespace {
+namespace positions_test {
 
 using at::Tensor;
 
@@ -159,5 +159,5 @@ TEST(Consecutive, SeesAGapInsideASequenceOnly) {
   EXPECT_FALSE(consecutive(int32_tensor({8, 7, 0, 1, 2}), rows));
 }
 
-}  // namespace
+}  // namespace positions_test
 }  // namespace attune

@@ -13,7 +13,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace word_loss_test {
 
 constexpr int64_t kRows = 13, kFeatures = 5, kWords = 29;
 
@@ -180,5 +180,5 @@ TEST(WordChunkRows, KeepsAChunkOfLogitsSmall) {
   EXPECT_EQ(word_chunk_rows(1 << 30), 64);
 }
 
-}  // namespace
+}  // namespace word_loss_test
 }  // namespace attune

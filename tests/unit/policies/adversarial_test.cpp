@@ -5,7 +5,7 @@
 #include "tensor/autograd.h"
 
 namespace attune {
-namespace {
+namespace adversarial_test {
 
 const ToyRun::Named kFull{{"full", Json::object()}};
 
@@ -196,5 +196,5 @@ TEST(Adversarial, OptionsThatDoNotFitAreReadableErrors) {
             "\"*.embed.out\"");
 }
 
-}  // namespace
+}  // namespace adversarial_test
 }  // namespace attune

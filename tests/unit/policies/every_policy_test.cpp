@@ -2,7 +2,7 @@
 #include "support/toy_run.h"
 
 namespace attune {
-namespace {
+namespace every_policy_test {
 
 /// Options with which a policy must change nothing; "" when none exist: it says so in its summary.
 const std::map<std::string, std::string>& weakest() {
@@ -102,5 +102,5 @@ TEST_P(EveryPolicy, SaysWhatItIs) {
 INSTANTIATE_TEST_SUITE_P(All, EveryPolicy, ::testing::ValuesIn(names()),
                          [](const auto& info) { return info.param; });
 
-}  // namespace
+}  // namespace every_policy_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "support/toy_run.h"
 
 namespace attune {
-namespace {
+namespace gradual_unfreezing_test {
 
 /// Sites' blocks that train at a point of the run: -1 outside them, -2 embeddings.
 std::set<int> training(const Json& options, const ToyRun::Named& methods, double progress,
@@ -62,5 +62,5 @@ TEST(GradualUnfreezing, WhatHasNotJoinedIsBitEqualToTheBase) {
   }
 }
 
-}  // namespace
+}  // namespace gradual_unfreezing_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include "support/toy_run.h"
 
 namespace attune {
-namespace {
+namespace half_test {
 
 const ToyRun::Named kFull{{"full", Json::object()}};
 
@@ -197,5 +197,5 @@ TEST(Half, WithoutATrainedMatrixThereIsNothingToSelect) {
             "chooses among them, so add a method that trains them, such as full");
 }
 
-}  // namespace
+}  // namespace half_test
 }  // namespace attune

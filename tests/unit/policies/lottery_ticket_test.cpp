@@ -5,7 +5,7 @@
 #include "tensor/autograd.h"
 
 namespace attune {
-namespace {
+namespace lottery_ticket_test {
 
 const ToyRun::Named kFull{{"full", Json::object()}};
 
@@ -174,5 +174,5 @@ TEST(LotteryTicket, AnotherShareThanTheCheckpointsIsRefused) {
             "this recipe says 10 after 0.25; resume with the recipe of the run");
 }
 
-}  // namespace
+}  // namespace lottery_ticket_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "tensor/autograd.h"
 
 namespace attune {
-namespace {
+namespace mixout_test {
 
 const ToyRun::Named kFull{{"full", Json::object()}};
 const std::string kQ = "default/0.full/enc.0.self.q/weight";
@@ -135,5 +135,5 @@ TEST(Mixout, AGlobThatMatchesNothingIsAReadableError) {
   EXPECT_NE(text.find("\"*.zz\" matches nothing"), std::string::npos) << text;
 }
 
-}  // namespace
+}  // namespace mixout_test
 }  // namespace attune

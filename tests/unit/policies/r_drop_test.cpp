@@ -6,7 +6,7 @@
 #include "train/optimizer.h"
 
 namespace attune {
-namespace {
+namespace r_drop_test {
 
 const ToyRun::Named kFull{{"full", Json::object()}};
 
@@ -210,5 +210,5 @@ TEST(WatchLogits, AHeadThatIsNeverAskedIsAReadableError) {
             "training");
 }
 
-}  // namespace
+}  // namespace r_drop_test
 }  // namespace attune

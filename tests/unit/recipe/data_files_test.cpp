@@ -6,7 +6,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace data_files_test {
 
 const std::string kHead = "model: m\ntask: classify\n";
 
@@ -106,5 +106,5 @@ TEST(Head, DropoutIsAShareOrTheCheckpoints) {
             "r.yaml:4:17: head.dropuot: unknown key; did you mean \"dropout\"?");
 }
 
-}  // namespace
+}  // namespace data_files_test
 }  // namespace attune

@@ -6,7 +6,7 @@
 #include "variable.h"
 
 namespace attune {
-namespace {
+namespace model_path_test {
 
 TEST(FindModel, LooksAtDirectoriesThenModelsThenTheCache) {
   const TempFolder folder;
@@ -44,5 +44,5 @@ TEST(FindModel, WhatIsNotThereIsReportedWithThePlaces) {
             "looking for a model: its name is empty; pass a directory or a name");
 }
 
-}  // namespace
+}  // namespace model_path_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace recipe_limits_test {
 
 TEST(RecipeLimits, OverridesTakeThePlaceOfTheirRivals) {
   const TempFolder folder;
@@ -59,5 +59,5 @@ TEST(ToYaml, WritesBlocksAndQuotesOnlyWhatNeedsIt) {
             "eval: 10%\nempty: {}\nnone: []\n\"n\": \"8\"\n\"yes\": \"yes\"\neps: 1e-08\n");
 }
 
-}  // namespace
+}  // namespace recipe_limits_test
 }  // namespace attune

@@ -6,7 +6,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace recipe_test {
 
 const char* const kLeast = "model: m\ntask: classify\ndata: {train: t.jsonl}\n";
 
@@ -283,5 +283,5 @@ TEST(Recipe, MistakesInFlagsNameTheFlag) {
             "and --train");
 }
 
-}  // namespace
+}  // namespace recipe_test
 }  // namespace attune

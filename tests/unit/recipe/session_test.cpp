@@ -11,7 +11,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace session_test {
 
 constexpr const char* kConfig =
     R"({"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 2700,
@@ -202,5 +202,5 @@ TEST_F(Sessions, LinesThatForwardCannotReadAreNamed) {
       "in.jsonl:1: \"text\" needs a tokenizer, and bare has none; give input_ids");
 }
 
-}  // namespace
+}  // namespace session_test
 }  // namespace attune

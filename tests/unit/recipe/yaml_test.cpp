@@ -6,7 +6,7 @@
 #include "variable.h"
 
 namespace attune {
-namespace {
+namespace yaml_test {
 
 Json read(const std::string& text) {
   return parse_yaml(text, "r.yaml").to_json();
@@ -135,5 +135,5 @@ TEST(Yaml, WhatIsWrittenIsReadBack) {
             "a:\n  b:\n    - lora:\n        rank: 8\n    - bias\nc: x\n");
 }
 
-}  // namespace
+}  // namespace yaml_test
 }  // namespace attune

@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 namespace attune {
-namespace {
+namespace progress_test {
 
 /// A file in memory.
 class Paper {
@@ -150,5 +150,5 @@ TEST(Progress, AFileIsNoTerminal) {
   std::fclose(file);
 }
 
-}  // namespace
+}  // namespace progress_test
 }  // namespace attune

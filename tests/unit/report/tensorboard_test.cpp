@@ -10,7 +10,7 @@
 #include "base/text.h"
 
 namespace attune {
-namespace {
+namespace tensorboard_test {
 
 std::string hex(std::string_view bytes) {
   std::string text;
@@ -85,5 +85,5 @@ TEST(TensorBoard, MissingFolderIsAnIoError) {
   }
 }
 
-}  // namespace
+}  // namespace tensorboard_test
 }  // namespace attune

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace attune {
-namespace {
+namespace trainer_state_test {
 
 TEST(TrainerState, LogRecordsBecomeEntriesOfTheHuggingFaceKind) {
   EXPECT_EQ(
@@ -53,5 +53,5 @@ TEST(TrainerState, HoldsTheKeysThatPlottersExpect) {
       R"("trial_name":null,"trial_params":null})");
 }
 
-}  // namespace
+}  // namespace trainer_state_test
 }  // namespace attune

@@ -9,7 +9,7 @@
 #include "support/temp_folder.h"
 
 namespace attune {
-namespace {
+namespace token_windows_test {
 
 const std::string kTiny = std::string(ATTUNE_SOURCE_DIR) + "/examples/models/llama-tiny";
 constexpr int32_t kBegin = 0;
@@ -114,5 +114,5 @@ TEST_F(TokenWindowsTest, SaysWhatIsWrong) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace token_windows_test
 }  // namespace attune

@@ -8,7 +8,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace autograd_test {
 
 Tensor random_matrix(uint64_t key, int64_t rows, int64_t cols, at::ScalarType type = at::kDouble) {
   const Stream64 stream(key);
@@ -156,5 +156,5 @@ TEST(AsLeaf, SharesMemoryAndAsksForGradients) {
   EXPECT_FALSE(x.requires_grad());
 }
 
-}  // namespace
+}  // namespace autograd_test
 }  // namespace attune

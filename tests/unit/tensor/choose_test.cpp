@@ -10,7 +10,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace choose_test {
 
 using at::Tensor;
 
@@ -115,5 +115,5 @@ TEST(KeepAtRandom, KeepingAllIsExact) {
   EXPECT_TRUE(at::equal(keep_at_random(x, 1, 5), x));
 }
 
-}  // namespace
+}  // namespace choose_test
 }  // namespace attune

@@ -7,7 +7,7 @@
 #include "unit/text/folder.h"
 
 namespace attune {
-namespace {
+namespace bpe_test {
 
 using nlohmann::json;
 using Pairs = std::vector<std::pair<std::string, std::string>>;
@@ -211,5 +211,5 @@ TEST(BpeErrors, DeeplyNestedFilesAreCorrupt) {
             "tokenizer.json: values are nested more than 100 deep; expected a tokenizer's file");
 }
 
-}  // namespace
+}  // namespace bpe_test
 }  // namespace attune

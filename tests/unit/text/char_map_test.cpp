@@ -8,7 +8,7 @@
 #include "unit/text/folder.h"
 
 namespace attune {
-namespace {
+namespace char_map_test {
 
 /// The character map of the T5 fixture: a real one, of few entries.
 std::string fixture_map() {
@@ -115,5 +115,5 @@ TEST(Grapheme, EndsWhereTheStandardSays) {
   }
 }
 
-}  // namespace
+}  // namespace char_map_test
 }  // namespace attune

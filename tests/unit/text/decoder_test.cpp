@@ -5,7 +5,7 @@
 #include "unit/text/folder.h"
 
 namespace attune {
-namespace {
+namespace decoder_test {
 
 using nlohmann::json;
 using Tokens = std::vector<std::string>;
@@ -105,5 +105,5 @@ TEST(DecoderErrors, MalformedOnesAreCorrupt) {
       "f: decoder: add_prefix_space is false, but prepend_scheme is \"first\"; expected never");
 }
 
-}  // namespace
+}  // namespace decoder_test
 }  // namespace attune

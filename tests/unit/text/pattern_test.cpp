@@ -5,7 +5,7 @@
 #include "unit/text/folder.h"
 
 namespace attune {
-namespace {
+namespace pattern_test {
 
 /// The matches of an expression as texts.
 std::vector<std::string> matches(const std::string& expression, const std::string& text) {
@@ -91,5 +91,5 @@ TEST(PatternErrors, GivingUpIsToldApartFromNoMatch) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace pattern_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include "unit/text/folder.h"
 
 namespace attune {
-namespace {
+namespace sentencepiece_test {
 
 // Wire format of the protocol buffers, written independently of the reader.
 
@@ -184,5 +184,5 @@ TEST(SentencePiece, SpecialTokensFollowTheFiles) {
   EXPECT_EQ(tokenizer.encode("a <y>(").ids, (std::vector<int32_t>{1, 3, 8, 6}));
 }
 
-}  // namespace
+}  // namespace sentencepiece_test
 }  // namespace attune

@@ -12,7 +12,7 @@
 #include "text/tokenizer.h"
 
 namespace attune {
-namespace {
+namespace tokenizer_compare_test {
 
 using nlohmann::json;
 using Truncate = EncodeOptions::Truncate;
@@ -134,5 +134,5 @@ TEST(TokenizerCompare, FolderOfEnvironmentEqualsReference) {
   RecordProperty("rows", rows);
 }
 
-}  // namespace
+}  // namespace tokenizer_compare_test
 }  // namespace attune

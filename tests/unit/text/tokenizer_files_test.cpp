@@ -2,7 +2,7 @@
 #include "unit/text/folder.h"
 
 namespace attune {
-namespace {
+namespace tokenizer_files_test {
 
 using nlohmann::json;
 using Ids = std::vector<int32_t>;
@@ -169,5 +169,5 @@ TEST(Metaspace, PrependsAlwaysFirstOrNever) {
   EXPECT_EQ(load_json(value).encode("a a").word_ids, (Ids{0, 0}));
 }
 
-}  // namespace
+}  // namespace tokenizer_files_test
 }  // namespace attune

@@ -11,7 +11,7 @@
 #include "base/error.h"
 
 namespace attune {
-namespace {
+namespace tokenizer_test {
 
 using nlohmann::json;
 using Ids = std::vector<int32_t>;
@@ -398,5 +398,5 @@ TEST(TokenizerErrors, DamagedVocabTxtIsCorrupt) {
             "unk_token");
 }
 
-}  // namespace
+}  // namespace tokenizer_test
 }  // namespace attune

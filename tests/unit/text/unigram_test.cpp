@@ -8,7 +8,7 @@
 #include "unit/text/folder.h"
 
 namespace attune {
-namespace {
+namespace unigram_test {
 
 using nlohmann::json;
 using Ids = std::vector<int32_t>;
@@ -188,5 +188,5 @@ TEST(UnigramErrors, AMissingUnknownTokenIsToldWhenNeeded) {
       "in the tokenizer's file");
 }
 
-}  // namespace
+}  // namespace unigram_test
 }  // namespace attune

@@ -6,7 +6,7 @@
 #include "tiny_model.h"
 
 namespace attune {
-namespace {
+namespace adapter_files_test {
 
 class AdapterFiles : public ::testing::Test {
  protected:
@@ -118,5 +118,5 @@ TEST_F(AdapterFiles, TensorsThatDoNotFitAreNamed) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace adapter_files_test
 }  // namespace attune

@@ -7,7 +7,7 @@
 #include "tiny_model.h"
 
 namespace attune {
-namespace {
+namespace gradients_test {
 
 /// Sequences first, first + 1, ... of one fixed list, packed.
 Batch batch_of(int64_t first, int64_t count) {
@@ -89,5 +89,5 @@ TEST(LayerDecay, RatesFallByTheFactorFromBlockToBlock) {
   }
 }
 
-}  // namespace
+}  // namespace gradients_test
 }  // namespace attune

@@ -10,7 +10,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace optimizer_test {
 
 constexpr double kRate = 0.01, kGradientScale = 0.25;
 
@@ -254,5 +254,5 @@ TEST(GradientNorm, IsTheRootOfTheSumOfSquares) {
   EXPECT_FALSE(params[0].value.grad().defined());
 }
 
-}  // namespace
+}  // namespace optimizer_test
 }  // namespace attune

@@ -6,7 +6,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace run_state_test {
 
 RunState state_of(int64_t step) {
   RunState state;
@@ -190,5 +190,5 @@ TEST(RunState, AHalfWrittenFolderIsNotACheckpoint) {
   EXPECT_NE(text.find("--overwrite"), std::string::npos) << text;
 }
 
-}  // namespace
+}  // namespace run_state_test
 }  // namespace attune

@@ -5,7 +5,7 @@
 #include <cmath>
 
 namespace attune {
-namespace {
+namespace schedule_test {
 
 TEST(Schedule, LinearRisesOverTheWarmUpAndFallsToZero) {
   const Schedule schedule{Schedule::Kind::Linear, 0.1, 0};
@@ -51,5 +51,5 @@ TEST(Interval, CountsHowOftenItHasPassed) {
       << "rounding does not matter";
 }
 
-}  // namespace
+}  // namespace schedule_test
 }  // namespace attune

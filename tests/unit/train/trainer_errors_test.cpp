@@ -3,7 +3,7 @@
 #include "support/toy_run.h"
 
 namespace attune {
-namespace {
+namespace trainer_errors_test {
 
 TEST(TrainerErrors, WithoutTrainedTensorsThereIsNothingToDo) {
   ToyRun run(ToyRun::Named{});
@@ -51,5 +51,5 @@ TEST(TrainerMixture, ALogIsOnTheDiskAsFarAsItsCheckpointsSay) {
   EXPECT_EQ(last, size);
 }
 
-}  // namespace
+}  // namespace trainer_errors_test
 }  // namespace attune

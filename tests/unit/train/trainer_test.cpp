@@ -6,7 +6,7 @@
 #include "tensor/autograd.h"
 
 namespace attune {
-namespace {
+namespace trainer_test {
 
 /// What a method of these tests sees and does.
 struct Script {
@@ -331,5 +331,5 @@ TEST(Trainer, APolicyMayDivideTheRunIntoPartsWithASchedulePerPart) {
     EXPECT_LE((halves.trained().at(entry.first) - entry.second).abs().max().item<double>(), 1e-12);
 }
 
-}  // namespace
+}  // namespace trainer_test
 }  // namespace attune

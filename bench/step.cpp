@@ -1,0 +1,332 @@
+// Whole training steps: forward, loss, backward, clipping, AdamW, on a model of random weights. One
+// JSON object a run on standard output.
+//
+//   step MODEL METHOD [--dtype bf16|fp32] [--storage full|int8|nf4] [--shape 16x128 | --lognormal
+//   32]
+//        [--steps 10] [--warmup 2] [--threads 0]
+//
+// MODEL: bert-base, minilm, decoder. METHOD: full, frozen (a trained head alone), or YAML of a
+// method:
+// "{lora: {rank: 8}}". The ceiling is that of packed products of the model's shapes, measured
+// before and after the steps in this process.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "arch/load.h"
+#include "base/error.h"
+#include "base/random.h"
+#include "base/text.h"
+#include "core/adaptation.h"
+#include "core/storage.h"
+#include "kernels/kernels.h"
+#include "methods/registry.h"
+#include "nn/transformer.h"
+#include "objectives/registry.h"
+#include "recipe/yaml.h"
+#include "tensor/autograd.h"
+#include "tensor/process.h"
+#include "tensor/torch.h"
+#include "train/optimizer.h"
+#include "train/trainer.h"
+
+namespace attune {
+namespace {
+
+struct Setting {
+  std::string model = "minilm", method = "{lora: {rank: 8}}", dtype = "bf16", storage = "full";
+  int64_t sequences = 16, length = 128, lognormal = 0, steps = 10, warmup = 2;
+  int threads = 0;
+};
+
+Json config_of(const std::string& name) {
+  Json config = Json::parse(
+      R"({"architectures": ["BertForSequenceClassification"], "model_type": "bert", "hidden_act": "gelu",
+          "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "initializer_range": 0.02,
+          "layer_norm_eps": 1e-12, "max_position_embeddings": 8192, "type_vocab_size": 2,
+          "vocab_size": 30522, "pad_token_id": 0})");
+  const auto shape = [&](int64_t hidden, int64_t layers, int64_t heads) {
+    config["hidden_size"] = hidden;
+    config["num_hidden_layers"] = layers;
+    config["num_attention_heads"] = heads;
+    config["intermediate_size"] = 4 * hidden;
+  };
+  if (name == "minilm") {
+    shape(384, 6, 12);
+  } else if (name == "bert-base") {
+    shape(768, 12, 12);
+  } else if (name == "decoder") {
+    config = Json::parse(
+        R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+            "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+            "num_key_value_heads": 4, "intermediate_size": 2048, "vocab_size": 32000,
+            "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "initializer_range": 0.02,
+            "tie_word_embeddings": false, "rope_theta": 10000.0, "bos_token_id": 1, "eos_token_id": 2})");
+  } else {
+    fail(ErrorCode::BadInput, "there is no model \"{}\"; bert-base, minilm, decoder", name);
+  }
+  return config;
+}
+
+/// Lengths of one batch: equal, or drawn from a lognormal with mean 25, cut at 128.
+std::vector<int64_t> lengths_of(const Setting& setting) {
+  if (setting.lognormal == 0)
+    return std::vector<int64_t>(static_cast<size_t>(setting.sequences), setting.length);
+  const Stream64 random(1, "bench lengths");
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < setting.lognormal; ++i) {
+    const double sigma = 0.7, mu = std::log(25.0) - sigma * sigma / 2;
+    const double x = std::exp(mu + sigma * random.normal(static_cast<uint64_t>(i)));
+    lengths.push_back(std::clamp<int64_t>(std::llround(x), 2, 128));
+  }
+  return lengths;
+}
+
+/// Multiply-adds that no way of computing the step could leave out, in FLOPs, and the rate at which
+/// the matrix products among them run alone.
+struct Work {
+  double linear = 0, attention = 0;
+  std::map<std::pair<int64_t, int64_t>, double> shapes;  // FLOPs by right operand [k, n]
+};
+
+Work work_of(const Model& model, const std::vector<int64_t>& lengths, bool full) {
+  Work work;
+  int64_t rows = 0;
+  double pairs = 0;
+  for (const int64_t length : lengths) {
+    rows += length;
+    pairs += static_cast<double>(length) * static_cast<double>(length);
+  }
+  bool causal = model.config().value("model_type", "") == "llama";
+  for (const Site& site : model.sites()) {
+    if (site.kind == SiteKind::Scores && ends_with(site.name, ".scores")) {
+      const double width = model.config()["hidden_size"].get<double>();
+      work.attention += 3 * 4 * pairs * width * (causal ? 0.5 : 1);
+    }
+    const bool output = site.name == "head.proj" && causal;
+    if (site.kind != SiteKind::Weight || site.weight != WeightKind::Projection) continue;
+    if (site.layer < 0 && !output) continue;
+    const double flops = 2.0 * static_cast<double>(rows * site.in * site.out);
+    work.shapes[{site.in, site.out}] += flops;
+    work.shapes[{site.out, site.in}] += flops;
+    if (full) work.shapes[{site.in, site.out}] += flops;
+    work.linear += (full ? 3 : 2) * flops;
+  }
+  return work;
+}
+
+/// GF/s of the products of `work` one after another.
+double ceiling_of(const Work& work, int64_t rows, kernels::DType type) {
+  double seconds = 0;
+  for (const auto& [shape, flops] : work.shapes)
+    seconds += flops / (1e9 * kernels::measure_gemm(rows, shape.first, shape.second, type, 0.15));
+  return work.linear / seconds * 1e-9;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+double load_average() {
+  std::ifstream file("/proc/loadavg");
+  double load = 0;
+  file >> load;
+  return load;
+}
+
+struct Measured {
+  std::vector<double> seconds;
+  double faults = 0, system_ms = 0;
+  double loss = 0;
+};
+
+class Bench {
+ public:
+  explicit Bench(const Setting& setting) : setting_(setting), registry_(methods()) {
+    LoadOptions options;
+    options.numerics.compute = setting.dtype == "bf16" ? kernels::DType::BF16 : kernels::DType::F32;
+    if (setting.model == "decoder") {
+      options.head.kind = HeadKind::Lm;
+    } else {
+      options.head.kind = HeadKind::Sequence;
+      options.head.labels = 2;
+    }
+    options.own_head = true;
+    model_ = init_model(config_of(setting.model), setting.model, options);
+    StorageOptions storage;
+    storage.kind = setting.storage;
+    for (size_t i = 0; i < model_->slots(); ++i) model_->slot_at(i).fresh = false;
+    store(*model_, storage);
+    adaptation_ = std::make_unique<Adaptation>(*model_, registry_, 1);
+    full_ = setting.method == "full";
+    const Json method = parse_yaml(setting.method, "method").to_json();
+    if (setting.method == "frozen" || (!full_ && setting.model != "decoder"))
+      adaptation_->add("default", {"head", Json::object()});
+    if (setting.method != "frozen") {
+      if (method.is_string())
+        adaptation_->add("default", {method.get<std::string>(), Json::object()});
+      else
+        adaptation_->add("default", {method.begin().key(), method.begin().value()});
+    }
+    const Entry<Objective>& entry = objectives().at("cross_entropy");
+    objective_ = entry.make(Options(entry.options, Node(), "objective"));
+    lengths_ = lengths_of(setting);
+    batch_ = made_up_batch(dynamic_cast<Transformer&>(*model_).spec(), lengths_, 1);
+    batch_.pass.training = true;
+    std::vector<int64_t> labels;
+    if (setting.model == "decoder") {
+      const Tensor ids = batch_.streams.begin()->second.ids;
+      for (const int64_t length : lengths_)
+        for (int64_t i = 0; i < length; ++i)
+          labels.push_back(i + 1 < length ? pointer<const int32_t>(ids)[labels.size() + 1] : -100);
+    } else {
+      for (size_t i = 0; i < lengths_.size(); ++i) labels.push_back(static_cast<int64_t>(i % 2));
+    }
+    batch_.fields["labels"] = int64_tensor(labels);
+  }
+
+  Json run() {
+    int64_t rows = 0;
+    for (const int64_t length : lengths_) rows += length;
+    const Work work = work_of(*model_, lengths_, full_);
+    const kernels::DType type = model_->numerics().compute;
+    for (int64_t i = 0; i < setting_.warmup; ++i) step();
+    const double before = ceiling_of(work, rows, type);
+    step();  // the products have cooled the caches
+    const Measured m = measure();
+    const int64_t peak = peak_resident_bytes();
+    const double after = ceiling_of(work, rows, type);
+    const double ceiling = std::max(before, after);
+    const double useful = (work.linear + work.attention) * 1e-9;
+    const double least = *std::min_element(m.seconds.begin(), m.seconds.end());
+    const double middle = median(m.seconds);
+    const double steps = static_cast<double>(setting_.steps);
+    return Json{{"model", setting_.model},
+                {"method", setting_.method},
+                {"dtype", setting_.dtype},
+                {"storage", setting_.storage},
+                {"threads", kernels::threads()},
+                {"isa", kernels::isa_name(kernels::isa())},
+                {"sequences", lengths_.size()},
+                {"tokens", rows},
+                {"steps", setting_.steps},
+                {"min_ms", 1e3 * least},
+                {"median_ms", 1e3 * middle},
+                {"tokens_per_second", static_cast<double>(rows) / middle},
+                {"gflop", useful},
+                {"ceiling", ceiling},
+                {"ceiling_before", before},
+                {"ceiling_after", after},
+                {"fraction_min", useful / least / ceiling},
+                {"fraction_median", useful / middle / ceiling},
+                {"faults_per_step", m.faults / steps},
+                {"system_ms_per_step", m.system_ms / steps},
+                {"peak_bytes", peak},
+                {"trainable", adaptation_->cost().trainable},
+                {"loss", m.loss},
+                {"load", load_average()}};
+  }
+
+ private:
+  double step() {
+    std::vector<Param> params = adaptation_->trainable();
+    clear_gradients(params);
+    batch_.pass.step = ++steps_;
+    const Loss loss = objective_->compute(*model_, batch_);
+    const double value = loss.total.sum.item<double>() / loss.total.count;
+    backward(loss.total.sum);
+    const double norm = gradient_norm(params) / loss.total.count;
+    optimizer_.step(params, 1e-4, std::min(1.0, 1.0 / (norm + 1e-6)) / loss.total.count);
+    return value;
+  }
+
+  Measured measure() {
+    Measured m;
+    rusage start{}, end{};
+    getrusage(RUSAGE_SELF, &start);
+    for (int64_t i = 0; i < setting_.steps; ++i) {
+      const auto began = std::chrono::steady_clock::now();
+      m.loss = step();
+      m.seconds.push_back(
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+    }
+    getrusage(RUSAGE_SELF, &end);
+    m.faults = static_cast<double>(end.ru_minflt - start.ru_minflt);
+    const auto ms = [](const timeval& t) {
+      return 1e3 * static_cast<double>(t.tv_sec) + 1e-3 * static_cast<double>(t.tv_usec);
+    };
+    m.system_ms = ms(end.ru_stime) - ms(start.ru_stime);
+    return m;
+  }
+
+  Setting setting_;
+  Registry<Tuner> registry_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Adaptation> adaptation_;
+  std::unique_ptr<Objective> objective_;
+  AdamW optimizer_{AdamWOptions{}};
+  std::vector<int64_t> lengths_;
+  Batch batch_;
+  bool full_ = false;
+  int64_t steps_ = 0;
+};
+
+Setting parse(const std::vector<std::string>& arguments) {
+  Setting setting;
+  std::vector<std::string> plain;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (!starts_with(arguments[i], "--")) {
+      plain.push_back(arguments[i]);
+      continue;
+    }
+    if (i + 1 == arguments.size()) fail(ErrorCode::BadInput, "{} needs a value", arguments[i]);
+    const std::string key = arguments[i], value = arguments[++i];
+    if (key == "--dtype")
+      setting.dtype = value;
+    else if (key == "--storage")
+      setting.storage = value;
+    else if (key == "--steps")
+      setting.steps = std::stoll(value);
+    else if (key == "--warmup")
+      setting.warmup = std::stoll(value);
+    else if (key == "--threads")
+      setting.threads = std::stoi(value);
+    else if (key == "--lognormal")
+      setting.lognormal = std::stoll(value);
+    else if (key == "--shape") {
+      const std::vector<std::string> sides = split(value, 'x');
+      if (sides.size() != 2) fail(ErrorCode::BadInput, "--shape {}: give 16x128", value);
+      setting.sequences = std::stoll(sides[0]);
+      setting.length = std::stoll(sides[1]);
+    } else {
+      fail(ErrorCode::BadInput, "there is no option {}", key);
+    }
+  }
+  if (!plain.empty()) setting.model = plain[0];
+  if (plain.size() > 1) setting.method = plain[1];
+  return setting;
+}
+
+}  // namespace
+}  // namespace attune
+
+int main(int count, char** values) {
+  using namespace attune;
+  try {
+    const Setting setting = parse({values + 1, values + count});
+    start_threads(setting.threads);
+    std::printf("%s\n", Bench(setting).run().dump().c_str());
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "step: %s\n", error.what());
+    return 1;
+  }
+}
