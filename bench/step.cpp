@@ -5,8 +5,8 @@
 //   32]
 //        [--steps 10] [--warmup 2] [--threads 0]
 //
-// MODEL: bert-base, minilm, decoder. METHOD: full, frozen (a trained head alone), or YAML of a
-// method:
+// MODEL: bert-base, minilm, decoder; or `lengths`, which prints those of the batch alone. METHOD:
+// full, frozen (a trained head alone), or YAML of a method:
 // "{lora: {rank: 8}}". The ceiling is that of packed products of the model's shapes, measured
 // before and after the steps in this process.
 #include <sys/resource.h>
@@ -34,6 +34,7 @@
 #include "tensor/autograd.h"
 #include "tensor/process.h"
 #include "tensor/torch.h"
+#include "tensor/types.h"
 #include "train/optimizer.h"
 #include "train/trainer.h"
 
@@ -163,7 +164,6 @@ class Bench {
     model_ = init_model(config_of(setting.model), setting.model, options);
     StorageOptions storage;
     storage.kind = setting.storage;
-    for (size_t i = 0; i < model_->slots(); ++i) model_->slot_at(i).fresh = false;
     store(*model_, storage);
     adaptation_ = std::make_unique<Adaptation>(*model_, registry_, 1);
     full_ = setting.method == "full";
@@ -321,7 +321,11 @@ Setting parse(const std::vector<std::string>& arguments) {
 int main(int count, char** values) {
   using namespace attune;
   try {
-    const Setting setting = parse({values + 1, values + count});
+    const Setting setting = parse(std::vector<std::string>(values + 1, values + count));
+    if (setting.model == "lengths") {
+      std::printf("%s\n", Json(lengths_of(setting)).dump().c_str());
+      return 0;
+    }
     start_threads(setting.threads);
     std::printf("%s\n", Bench(setting).run().dump().c_str());
     return 0;

@@ -57,7 +57,7 @@ StorageReport store(Model& model, const StorageOptions& options) {
   for (const Site& site : model.sites()) {
     if (!in_a_block(site) || !chosen(site, options.sites)) continue;
     WeightSlot& slot = model.slot(site);
-    if (slot.codes != nullptr || slot.fresh) continue;
+    if (slot.codes != nullptr) continue;
     const Tensor values = slot.weight.to(at::kFloat).contiguous();
     slot.master = slot.weight.scalar_type();
     report.weights += values.numel();

@@ -88,7 +88,7 @@ class SparseMask final : public Tuner {
   std::vector<BaseTensor> tensors_;
 };
 
-int64_t count_of(const std::vector<Site>& sites, const Options& options) {
+int64_t mask_count_of(const std::vector<Site>& sites, const Options& options) {
   const ThawChoice choice = choice_of(options);
   const double density = options.get<double>("density");
   if (options.get<std::string>("scope") == "global")
@@ -135,7 +135,7 @@ void register_sparse_mask(Registry<Tuner>& registry) {
   entry.tiny = "{choose: magnitude, density: 0.3}";
   entry.examples = {"{}", "{choose: random, density: 0.01, norms: false}"};
   entry.make = [](const Options& options) { return std::make_unique<SparseMask>(options); };
-  entry.count = count_of;
+  entry.count = mask_count_of;
   registry.add(std::move(entry));
 }
 

@@ -9,6 +9,12 @@
 
 namespace attune {
 
+/// The specials that the tokenizer puts before and behind a text. Not in an anonymous namespace: a
+/// class below holds one, and these sources may be compiled as parts of another.
+struct TokenEnds {
+  std::vector<int32_t> before, behind;
+};
+
 namespace {
 
 constexpr size_t kPart = size_t{1} << 20;  // bytes tokenised at once
@@ -28,14 +34,9 @@ char32_t character_at(std::string_view text, size_t at) {
   return c;
 }
 
-/// The specials that the tokenizer puts before and behind a text.
-struct Ends {
-  std::vector<int32_t> before, behind;
-};
-
-Ends ends_of(const Tokenizer& tokenizer) {
+TokenEnds ends_of(const Tokenizer& tokenizer) {
   const Encoding encoding = tokenizer.encode("a");
-  Ends ends;
+  TokenEnds ends;
   size_t i = 0;
   while (i < encoding.ids.size() && encoding.special_mask[i] != 0)
     ends.before.push_back(encoding.ids[i++]);
@@ -138,7 +139,7 @@ class TokenWindows::Builder {
   TokenWindows& windows_;
   const Tokenizer& tokenizer_;
   const int64_t length_;
-  const Ends ends_;
+  const TokenEnds ends_;
   Window current_;
   int64_t count_ = 0;  // tokens so far
   int64_t row_ = 0, bytes_ = 0, words_ = 0;

@@ -46,8 +46,6 @@ class Refused : public Workshop {
   }
 };
 
-}  // namespace bad_input_test
-
 TEST_F(Refused, AnUnknownKeyIsAnsweredWithTheNearest) {
   refuses({"train.epocs=3"}, 2, {"epocs", "did you mean \"epochs\"?"});
   refuses({"methods=[{lora: {rnak: 8}}]"}, 2, {"rnak", "rank"});
@@ -251,4 +249,5 @@ TEST_F(Refused, MemoryThatRunsOutSaysWhatToLower) {
   EXPECT_FALSE(exists("big"));
 }
 
+}  // namespace bad_input_test
 }  // namespace attune

@@ -21,8 +21,6 @@ std::string rows_of(const std::string& label, int count) {
   return text;
 }
 
-}  // namespace data_test
-
 TEST_F(Mixture, WeightsDecideWhatIsSeenWhateverTheSizes) {
   write("many.jsonl", rows_of("good", 90));
   write("few.jsonl", rows_of("bad", 10));
@@ -286,4 +284,5 @@ TEST_F(Anywhere, ASeedBelongsToItsRun) {
                  {"--seed 2: a run goes on with the seed it began with"});
 }
 
+}  // namespace data_test
 }  // namespace attune

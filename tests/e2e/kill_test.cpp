@@ -88,8 +88,6 @@ class Killed : public Workshop {
   std::string expected_;
 };
 
-}  // namespace kill_test
-
 TEST_F(Killed, TwentyTimesAtRandomMomentsEndsWithTheSameBytes) {
   train_whole({});
   std::mt19937 draw(7);
@@ -199,4 +197,5 @@ TEST_F(Killed, ASecondProcessOnTheSameRunIsRefused) {
   EXPECT_TRUE(first.child->running());
 }
 
+}  // namespace kill_test
 }  // namespace attune

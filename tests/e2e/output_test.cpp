@@ -22,8 +22,6 @@ Json lines_of(const std::string& text) {
   return list;
 }
 
-}  // namespace output_test
-
 TEST_F(Output, EveryCommandPrintsOneObject) {
   write("two.jsonl", kTwoRows);
   attune_json(train_args({"train.steps=3"}));
@@ -137,4 +135,5 @@ TEST_F(Output, AFailedPredictionLeavesNoFile) {
                  {"give either --data or --text, not both"});
 }
 
+}  // namespace output_test
 }  // namespace attune

@@ -33,8 +33,6 @@ std::string tensors(const std::string& run) {
   return run + "/adapter/attune.safetensors";
 }
 
-}  // namespace warm_start_test
-
 TEST_F(WarmStart, TheValuesOfTheOtherRunAreTheStart) {
   const Outcome outcome = start({"train.seed=7"});
   ASSERT_EQ(outcome.status, 0) << outcome.err;
@@ -200,4 +198,5 @@ TEST_F(WarmStart, DropoutOfTheHeadIsTheRecipes) {
   EXPECT_NE(loss("{pool: mean, dropout: 0.9}"), own);
 }
 
+}  // namespace warm_start_test
 }  // namespace attune
