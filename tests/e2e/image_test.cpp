@@ -4,7 +4,7 @@
 
 namespace attune {
 
-namespace {
+namespace image_test {
 
 namespace fs = std::filesystem;
 
@@ -102,6 +102,6 @@ TEST_F(Images, BadInputIsExplained) {
   refused({"--set", "data.train=empty"}, 2, "empty is a folder");
 }
 
-}  // namespace
+}  // namespace image_test
 
 }  // namespace attune

@@ -11,7 +11,7 @@
 #include "tensor/torch.h"
 
 namespace attune {
-namespace {
+namespace image_test {
 
 const std::string kFolder = std::string(ATTUNE_TEST_DATA) + "/images/";
 
@@ -158,5 +158,5 @@ TEST_F(Processor, RefusesSettingsThatAreNone) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace image_test
 }  // namespace attune
