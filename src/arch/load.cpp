@@ -172,7 +172,8 @@ void copy_text_files(const std::string& from, const std::string& to) {
   for (const char* name :
        {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
         "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "special_tokens_map.json",
-        "added_tokens.json", "chat_template.jinja", "generation_config.json"}) {
+        "added_tokens.json", "chat_template.jinja", "generation_config.json",
+        "preprocessor_config.json", "processor_config.json"}) {
     const std::string source = from.empty() ? name : from + "/" + name;
     if (file_exists(source)) write_file_atomic(to + "/" + name, read_file(source));
   }

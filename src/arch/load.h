@@ -54,8 +54,8 @@ int64_t label_count(const Json& config);
 
 std::string checkpoint_fingerprint(const std::string& directory);
 
-/// Copies what turns text into tokens and says how text is generated (tokenizer files, chat
-/// template, generation_config.json), where `from` has it; "" is the current folder. Errors: Io.
+/// Copies what turns text and images into input and says how text is generated (tokenizer, chat
+/// template, processor, generation_config.json) where `from` has it; "": this folder. Errors: Io.
 void copy_text_files(const std::string& from, const std::string& to);
 
 /// Writes the model as a Hugging Face checkpoint: its tensors under their checkpoint names, every

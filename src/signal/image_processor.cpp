@@ -76,7 +76,14 @@ ImageProcessor ImageProcessor::load(const std::string& directory) {
   processor.mean_ = processor.deviation_ =
       std::vector<double>(static_cast<size_t>(processor.channels_), 0.5);
   const std::string path = directory + "/preprocessor_config.json";
-  if (file_exists(path)) processor.read(read_json(path), path);
+  const std::string newer = directory + "/processor_config.json";
+  if (file_exists(path)) {
+    processor.read(read_json(path), path);
+  } else if (file_exists(newer)) {
+    const Json parts = read_json(newer);
+    if (parts.contains("image_processor") && parts["image_processor"].is_object())
+      processor.read(parts["image_processor"], newer);
+  }
   return processor;
 }
 

@@ -12,9 +12,9 @@
 namespace attune {
 
 /// From an image file to what an image model reads: resized, cropped, scaled, normalised, as
-/// preprocessor_config.json says. Without the file: the model's image size, bilinear, [-1, 1].
-/// Reference: transformers' ViTImageProcessor; resizing is that of its PIL backend bit for bit, and
-/// within one level of 255 of its torchvision backend.
+/// preprocessor_config.json says, or the part image_processor of processor_config.json. Without:
+/// the model's image size, bilinear, [-1, 1]. Reference: transformers' ViTImageProcessor; resizing
+/// is that of its PIL backend bit for bit, and within one level of 255 of its torchvision backend.
 class ImageProcessor {
  public:
   /// `directory`: of the checkpoint, with config.json. Errors: Corrupt for values of the wrong

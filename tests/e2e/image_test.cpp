@@ -76,11 +76,13 @@ TEST_F(Images, AFolderOfPicturesTrainsAClassifier) {
 }
 
 TEST_F(Images, BatchesByRowsAndFullFineTuningLeaveACheckpoint) {
+  write("vit/preprocessor_config.json", R"({"size": {"height": 8, "width": 8}, "resample": 3})");
   const Json result =
       attune_json(training({"--set", "train.batch_size=0", "--set", "train.batch_tokens=24"}));
   EXPECT_EQ(result["metrics"]["accuracy"], 1.0);
   const Json metrics = attune_json({"eval", "run/model", "--data", "pictures"});
   EXPECT_EQ(metrics["accuracy"], 1.0);
+  EXPECT_TRUE(exists("run/model/preprocessor_config.json"));
 }
 
 TEST_F(Images, BadInputIsExplained) {

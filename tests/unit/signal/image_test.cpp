@@ -113,6 +113,15 @@ TEST_F(Processor, GivesTheValuesOfViTImageProcessor) {
     EXPECT_NEAR(found[i].item<double>(), values[static_cast<size_t>(i)], 2e-6) << i;
 }
 
+TEST_F(Processor, ReadsTheNewerFileToo) {
+  const Image image = read_image(kFolder + "rgb.png");
+  const Json expected = golden();
+  folder_.write("processor_config.json", Json{{"image_processor", expected["settings"]}}.dump());
+  const at::Tensor found =
+      load(Json{{"image_size", 8}, {"patch_size", 4}}, Json()).pixels(image).reshape({-1});
+  EXPECT_NEAR(found[7].item<double>(), expected["pixel_values"][7].get<double>(), 2e-6);
+}
+
 TEST_F(Processor, PatchesStandRowByRow) {
   const ImageProcessor processor =
       load(Json{{"image_size", Json{4, 6}}, {"patch_size", Json{2, 3}}, {"num_channels", 1}},
