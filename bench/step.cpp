@@ -176,7 +176,8 @@ class Bench {
       else
         adaptation_->add("default", {method.begin().key(), method.begin().value()});
     }
-    const Entry<Objective>& entry = objectives().at("cross_entropy");
+    const Registry<Objective> registry = objectives();
+    const Entry<Objective>& entry = registry.at("cross_entropy");
     objective_ = entry.make(Options(entry.options, Node(), "objective"));
     lengths_ = lengths_of(setting);
     batch_ = made_up_batch(dynamic_cast<Transformer&>(*model_).spec(), lengths_, 1);

@@ -1,11 +1,22 @@
 #pragma once
 // Differences between LibTorch 1.13 and 2.x. Only .cpp files include this header.
+#include <torch/csrc/api/include/torch/version.h>
 #include <torch/csrc/autograd/edge.h>
 #include <torch/csrc/autograd/function.h>
 
 #include <memory>
 #include <string>
 #include <utility>
+
+// c10::Allocator: allocate() is const in 1.13; later versions ask for copy_data() too.
+#if TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 3)
+#define ATTUNE_ALLOCATE_CONST const
+#else
+#define ATTUNE_ALLOCATE_CONST
+#endif
+#if TORCH_VERSION_MAJOR >= 2
+#define ATTUNE_ALLOCATOR_COPIES
+#endif
 
 namespace attune {
 

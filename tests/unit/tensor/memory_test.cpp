@@ -1,0 +1,58 @@
+#include "tensor/memory.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+
+#include "tensor/torch.h"
+
+namespace attune {
+namespace memory_test {
+
+TEST(KeepFreedMemory, ASecondRoundOfTheSameTensorsAsksTheSystemForNothing) {
+  keep_freed_memory();
+  const auto round = [] {
+    std::vector<at::Tensor> all;
+    for (int64_t i = 1; i < 12; ++i) all.push_back(at::full({i, 40000}, static_cast<double>(i)));
+    double sum = 0;
+    for (const at::Tensor& x : all) sum += x.sum().item<double>();
+    return sum;
+  };
+  const double first = round();
+  const int64_t made = memory_counts().made;
+  EXPECT_GT(made, 0);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(round(), first);
+  EXPECT_EQ(memory_counts().made, made);
+}
+
+TEST(KeepFreedMemory, CountsWhatIsInUse) {
+  keep_freed_memory();
+  const MemoryCounts before = memory_counts();
+  {
+    const at::Tensor x = at::empty({1 << 20}, at::kFloat);
+    EXPECT_GE(memory_counts().in_use, before.in_use + (4 << 20));
+    EXPECT_LE(memory_counts().in_use, before.in_use + (4 << 20) + (4 << 20) / 8 + 4096);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(x.data_ptr()) % 64, 0U);
+  }
+  EXPECT_EQ(memory_counts().in_use, before.in_use);
+}
+
+TEST(KeepFreedMemory, StaysNearTheMostThatWasInUse) {
+  keep_freed_memory();
+  for (int64_t size = 100; size < 2000; size += 7) {
+    const at::Tensor x = at::zeros({size, 1000}), y = at::zeros({size / 2, 1000});
+    const MemoryCounts counts = memory_counts();
+    EXPECT_LE(counts.in_use + counts.kept, counts.peak + counts.peak / 4 + (16 << 20));
+  }
+}
+
+TEST(KeepFreedMemory, SmallAndEmptyTensorsWork) {
+  keep_freed_memory();
+  EXPECT_EQ(at::empty({0}).numel(), 0);
+  at::Tensor grown = at::ones({3});
+  grown.resize_({50000});
+  EXPECT_EQ(grown.narrow(0, 0, 3).sum().item<double>(), 3.0);
+}
+
+}  // namespace memory_test
+}  // namespace attune
