@@ -189,10 +189,20 @@ def bert_cases():
     }
 
 
+def later_cases(family):
+    """Types that came later: behind the others, whose values they leave alone."""
+    n = NAMES[family.name]
+    cases = {"hra": ("HRAConfig", dict(r=4, target_modules=[n["q"], n["v"], n["up"]]))}
+    if family.name == "bert":
+        cases["hra-gram-schmidt"] = ("HRAConfig", dict(r=3, apply_GS=True, bias="hra_only", target_modules=["query"]))
+    return cases
+
+
 def cases_of(family):
     cases = plain_cases(NAMES[family.name])
     if family.name == "bert":
-        return cases | bert_cases()
+        cases |= bert_cases()
+    cases |= later_cases(family)
     if family.name == "vit":    # no token rows; PEFT's prompt learning asks for a task type, of which none is for images
         return {name: case for name, case in cases.items() if not name.startswith("p")}
     return cases

@@ -15,7 +15,7 @@ import json  # noqa: E402
 
 import peft.tuners.boft.layer as boft_layer  # noqa: E402
 import torch  # noqa: E402
-from peft import (BOFTConfig, C3AConfig, FourierFTConfig, IA3Config, MissConfig, OFTConfig,  # noqa: E402
+from peft import (BOFTConfig, C3AConfig, FourierFTConfig, HRAConfig, IA3Config, MissConfig, OFTConfig,  # noqa: E402
                   ShiraConfig, get_peft_model)
 
 SEED = 11
@@ -97,6 +97,13 @@ CASES = [
      MissConfig(target_modules=["proj"], r=4, init_weights="mini", mini_r=3), miss),
     ("shira", "shira", {"sites": "*.q", "rank": 2}, 12, 6, ShiraConfig(target_modules=["proj"], r=2, random_seed=3),
      lambda layer: {"values": layer.shira_weight["default"]}),
+    ("hra", "hra", {"sites": "*.q", "rank": 4}, 12, 6, HRAConfig(target_modules=["proj"], r=4),
+     lambda layer: {"u": layer.hra_u["default"]}),
+    ("hra-odd", "hra", {"sites": "*.q", "rank": 3}, 7, 8, HRAConfig(target_modules=["proj"], r=3),
+     lambda layer: {"u": layer.hra_u["default"]}),
+    ("hra-gram-schmidt", "hra", {"sites": "*.q", "rank": 4, "gram_schmidt": True}, 12, 6,
+     HRAConfig(target_modules=["proj"], r=4, apply_GS=True, init_weights=False),
+     lambda layer: {"u": layer.hra_u["default"]}),
 ]
 
 

@@ -109,7 +109,7 @@ TEST(PeftLoad, RefusesFieldsThatItWouldComputeDifferently) {
       {"lora",
        {{"peft_type", "XLORA"}},
        ErrorCode::Unsupported,
-       "\"peft_type\" is \"XLORA\"; this build reads ADALORA, BOFT, C3A, FOURIERFT, IA3"},
+       "\"peft_type\" is \"XLORA\"; this build reads ADALORA, BOFT, C3A, FOURIERFT, HRA, IA3"},
       {"lora",
        {{"bias", "some"}},
        ErrorCode::Unsupported,
