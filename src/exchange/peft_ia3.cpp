@@ -48,21 +48,24 @@ PeftPiece save_ia3(const PeftView& view) {
   return piece;
 }
 
-/// Endings that say which of the modules are feed-forward, or their whole names.
+/// PEFT asks that feedforward_modules be a subset of target_modules as they are written, and takes
+/// a module for feed-forward when its name ends with one of them: the targets that name only such
+/// modules, or whole names where that does not tell them apart.
 void describe(const PeftPiece& piece, const std::vector<std::string>& names, Json& config) {
-  std::set<std::string> short_names, full_names;
+  const auto inputs = [&](size_t i) { return piece.updates[i].own.at("inputs").get<bool>(); };
+  std::set<std::string> chosen, whole;
+  for (const Json& entry : config.at("target_modules"))
+    for (size_t i = 0; i < names.size(); ++i)
+      if (inputs(i) && ends_with(names[i], entry.get<std::string>()))
+        chosen.insert(entry.get<std::string>());
   bool usable = true;
   for (size_t i = 0; i < names.size(); ++i) {
-    if (!piece.updates[i].own.at("inputs").get<bool>()) continue;
-    full_names.insert(names[i]);
-    const size_t dot = names[i].rfind('.');
-    const size_t before = dot == std::string::npos ? dot : names[i].rfind('.', dot - 1);
-    short_names.insert(before == std::string::npos ? names[i] : names[i].substr(before + 1));
+    if (inputs(i)) whole.insert(names[i]);
+    for (const std::string& name : chosen)
+      if (!inputs(i) && ends_with(names[i], name)) usable = false;
   }
-  for (size_t i = 0; i < names.size(); ++i)
-    for (const std::string& name : short_names)
-      if (ends_with(names[i], name) && full_names.count(names[i]) == 0) usable = false;
-  config["feedforward_modules"] = usable ? short_names : full_names;
+  if (!usable) config["target_modules"] = names;
+  config["feedforward_modules"] = usable ? chosen : whole;
 }
 
 }  // namespace

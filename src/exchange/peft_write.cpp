@@ -129,6 +129,7 @@ void Writer::add_own(SortedJson& config) const {
 
 SortedJson Writer::config() const {
   Json fields = content_.piece.config;
+  if (!content_.type.prompts) fields["target_modules"] = shortest_targets(context_, targets_);
   if (content_.type.describe) content_.type.describe(content_.piece, targets_, fields);
   SortedJson config = sorted(fields);
   config["peft_type"] = content_.type.name;
@@ -141,7 +142,6 @@ SortedJson Writer::config() const {
   const std::vector<std::string> saved = saved_modules();
   if (!saved.empty()) config["modules_to_save"] = saved;
   if (content_.type.prompts) return config;
-  config["target_modules"] = shortest_targets(context_, targets_);
   if (!content_.type.bias_only.empty()) config["bias"] = content_.bias;
   add_own(config);
   return config;

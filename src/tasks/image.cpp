@@ -80,6 +80,11 @@ class ImageTask final : public TextTask {
  protected:
   void learn(const Record& record) override { labels_.add(record, label_column(record)); }
   void learned() override { labels_.finish(2); }
+  void check_row(const Record& record) const override {
+    const std::string name = column_of(record, "image", {"image", "file", "path"});
+    if (!std::filesystem::exists(place_of(record, text_of(record, name))))
+      encode(record, false);  // says what is wrong with it
+  }
   void label(const Record& record, Example& example) const override {
     example.labels = {labels_.id(record, label_column(record))};
   }

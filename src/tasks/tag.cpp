@@ -103,11 +103,12 @@ class Tag final : public TextTask {
  protected:
   void learn(const Record& record) override { labels_.add(record, tag_column(record)); }
   void learned() override { labels_.finish(2); }
+  void check_row(const Record& record) const override {
+    check_counts(record, words_of(record).size(), strings_of(record, tag_column(record)).size());
+  }
   void label(const Record& record, Example& example) const override {
     const std::vector<int64_t> ids = labels_.ids(record, tag_column(record));
-    if (ids.size() != example.first_rows.size())
-      fail(ErrorCode::BadInput, "{}: {} tokens but {} tags; each token needs one tag",
-           record.where(), example.first_rows.size(), ids.size());
+    check_counts(record, example.first_rows.size(), ids.size());
     example.labels.assign(example.ids.size(), -100);
     example.word_labels = ids;
     for (size_t word = 0; word < ids.size(); ++word) {
@@ -121,6 +122,11 @@ class Tag final : public TextTask {
     return context_.columns.count("tags") > 0
                ? context_.columns.at("tags")
                : column_of(record, "labels", {"tags", "ner_tags", "labels", "label"});
+  }
+  static void check_counts(const Record& record, size_t tokens, size_t tags) {
+    if (tokens != tags)
+      fail(ErrorCode::BadInput, "{}: {} tokens but {} tags; each token needs one tag",
+           record.where(), tokens, tags);
   }
   std::vector<std::string> words_of(const Record& record) const {
     const std::string name = column_of(record, "tokens", {"tokens", "words"});

@@ -34,7 +34,11 @@ std::string TextTask::label_column(const Record& record) const {
 void TextTask::prepare(const Dataset& train, const TaskContext& context) {
   context_ = context;
   labels_ = context.label_order.empty() ? LabelSet() : LabelSet(context.label_order);
-  for (int64_t i = 0; i < train.size(); ++i) learn(train.at(i));
+  for (int64_t i = 0; i < train.size(); ++i) {
+    const Record record = train.at(i);
+    learn(record);
+    check_row(record);
+  }
   learned();
 }
 
@@ -75,17 +79,23 @@ void TextTask::check_length(const Record& record, Example& example, int64_t drop
          context_.max_length);
 }
 
-Example TextTask::encode(const Record& record, bool with_labels) const {
-  const std::string text = column_of(record, "text", {"text", "sentence1", "sentence"});
+TextTask::Texts TextTask::texts_of(const Record& record) const {
   const std::string second = column_of(record, "text_pair", {"text_pair", "sentence2"});
+  Texts texts;
+  texts.first = text_of(record, column_of(record, "text", {"text", "sentence1", "sentence"}));
+  texts.pair = needs_pair_ || context_.columns.count("text_pair") > 0 || has_column(record, second);
+  if (texts.pair) texts.second = text_of(record, second);
+  return texts;
+}
+
+Example TextTask::encode(const Record& record, bool with_labels) const {
   EncodeOptions options;
   options.max_length = context_.max_length;
   options.offsets = false;
-  const bool pair =
-      needs_pair_ || context_.columns.count("text_pair") > 0 || has_column(record, second);
-  Encoding encoding = pair ? context_.tokenizer->encode_pair(text_of(record, text),
-                                                             text_of(record, second), options)
-                           : context_.tokenizer->encode(text_of(record, text), options);
+  const Texts texts = texts_of(record);
+  Encoding encoding = texts.pair
+                          ? context_.tokenizer->encode_pair(texts.first, texts.second, options)
+                          : context_.tokenizer->encode(texts.first, options);
   Example example;
   example.ids = std::move(encoding.ids);
   example.types = std::move(encoding.type_ids);

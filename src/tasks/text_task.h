@@ -28,6 +28,9 @@ class TextTask : public Task {
   /// Learns from one training row.
   virtual void learn(const Record& record) = 0;
   virtual void learned() {}
+  /// What a training row must have beside its label, without tokenising it: a row that lacks it
+  /// would stop the run half way. Errors: BadInput naming the row.
+  virtual void check_row(const Record& record) const { texts_of(record); }
   /// Fills labels or targets of an example.
   virtual void label(const Record& record, Example& example) const = 0;
   /// The column that holds a role: as the recipe maps it, else the first default name the record
@@ -41,6 +44,11 @@ class TextTask : public Task {
   LabelSet labels_;
 
  private:
+  struct Texts {
+    std::string first, second;
+    bool pair = false;
+  };
+  Texts texts_of(const Record& record) const;
   bool needs_pair_;
 };
 

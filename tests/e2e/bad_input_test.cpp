@@ -78,6 +78,23 @@ TEST_F(Refused, ARowWithoutTheColumnIsNamedByItsLine) {
                {"bad.jsonl:2", "label"});
 }
 
+TEST_F(Refused, ATrainingRowThatWouldStopTheRunIsFoundBeforeItBegins) {
+  const auto refused = [&](const std::string& task, const std::string& rows,
+                           const std::vector<std::string>& parts) {
+    write("late.jsonl", rows);
+    expect_refused(
+        train({"data.train=late.jsonl", "data.eval=null", "task=" + task, "train.steps=1"}), 2,
+        parts);
+    EXPECT_FALSE(exists("run")) << task;
+  };
+  refused("classify", classify_rows(60, 1) + "{\"body\": \"x\", \"label\": \"good\"}\n",
+          {"late.jsonl:61: no column \"text\"; the record has: body, label"});
+  refused("pair", pair_rows(60, 1) + "{\"sentence1\": \"x\", \"label\": 1}\n",
+          {"late.jsonl:61: "});
+  refused("tag", tag_rows(60, 1) + "{\"tokens\": [\"a\", \"b\"], \"tags\": [\"O\"]}\n",
+          {"late.jsonl:61: 2 tokens but 1 tags; each token needs one tag"});
+}
+
 TEST_F(Refused, AnUnseenLabelIsNamedByItsLine) {
   write("eval.jsonl",
         "{\"text\": \"a\", \"label\": \"good\"}\n{\"text\": \"b\", \"label\": \"goood\"}\n");
