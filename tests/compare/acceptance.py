@@ -1,7 +1,7 @@
 """The acceptance experiments: every method on real text with a small encoder, and what must come out of it.
 
-scripts/results NAME runs it and writes docs/results/NAME.md. What is finished is not run again; --tune tries learning
-rates on the development part instead, which is where the rates below come from. Standard library only.
+scripts/results NAME runs it and writes docs/results/NAME.md. What is finished is not run again; --tune tries the rates of
+each method's grid on the development part instead, never on the test part. Standard library only.
 """
 import argparse
 import json
@@ -109,7 +109,7 @@ SST2 = Data("sst2", "sentence", "label")
 def compare(args, data, method, part="test", rate=None, limit=1000, seeds=None, group=""):
     """The row of one method: three seeds by `attune compare`, which skips what is finished."""
     rate = rate or method.rate
-    folder = os.path.join(args.runs, group or data.folder.replace("/", "-"), f"{part}-{limit}-{method.label}-{rate}")
+    folder = os.path.join(args.runs, group or data.folder.replace("/", "-"), f"{part}-{limit}-{args.epochs}-{method.label}-{rate}")
     os.makedirs(folder, exist_ok=True)
     recipe = os.path.join(folder, "base.yaml")
     with open(recipe, "w", encoding="utf-8") as out:
@@ -234,8 +234,8 @@ def s07(args):
     text = ["# S07: the methods of the PEFT survey on one table", "",
             "Which of five topics has a Xhosa headline (MasakhaNEWS xho: the first 1,000 training rows, 297 test rows; one row is",
             f"0.34 points). all-MiniLM-L6-v2, texts up to 96 tokens, {args.epochs} epochs of batches of 16, mean and standard deviation over",
-            f"{args.seeds} seeds on the test part. Learning rates come from the development part (`scripts/results s07 --tune`). Adapters and LoRA",
-            "as in the sheet; the trained counts are of the bodies, the head is beside them.", "",
+            f"{args.seeds} seeds on the test part. `scripts/results s07 --tune` tries other learning rates, on the development part. The trained",
+            "counts are of the bodies, the head is beside them.", "",
             *table(S07, rows), ""]
     if small:
         text += ["With 200 training rows:", "", *table(S07_SMALL, small), ""]
