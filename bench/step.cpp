@@ -5,8 +5,9 @@
 //   32]
 //        [--steps 10] [--warmup 2] [--threads 0]
 //
-// MODEL: bert-base, minilm, decoder; or `lengths`, which prints those of the batch alone. METHOD:
-// full, frozen (a trained head alone), or YAML of a method:
+// MODEL: bert-base, minilm, decoder; or `lengths`, which prints those of the batch alone.
+// METHOD: full; frozen (a trained head alone: no backward pass through the body); bare (one bias or
+// norm of the first block: what methods in every block cannot avoid); or YAML of a method:
 // "{lora: {rank: 8}}". The ceiling is that of packed products of the model's shapes, measured
 // before and after the steps in this process.
 #include <sys/resource.h>
@@ -170,7 +171,13 @@ class Bench {
     const Json method = parse_yaml(setting.method, "method").to_json();
     if (setting.method == "frozen" || (!full_ && setting.model != "decoder"))
       adaptation_->add("default", {"head", Json::object()});
-    if (setting.method != "frozen") {
+    if (setting.method == "bare") {
+      const std::string first =
+          (model_->find("enc.0.self.q") != nullptr ? "enc" : "dec") + std::string(".0.self.");
+      const bool biases = model_->site(first + "q").bias;
+      adaptation_->add(
+          "default", {biases ? "bias" : "norms", Json{{"sites", first + (biases ? "q" : "norm")}}});
+    } else if (setting.method != "frozen") {
       if (method.is_string())
         adaptation_->add("default", {method.get<std::string>(), Json::object()});
       else

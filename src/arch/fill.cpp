@@ -71,6 +71,7 @@ class Filler {
       slot.weight_name = rule.weight;
       slot.bias_name = rule.bias;
       slot.weight = tensor(site, slot, rule, false);
+      slot.copies.weight_is_mapped(!slot.fresh && mapped_);
       if (!rule.bias.empty()) slot.bias = tensor(site, slot, rule, true);
     }
     check_complete();
@@ -147,12 +148,14 @@ class Filler {
           where_, a, b);
   }
 
-  Tensor converted(const Tensor& stored, const std::string& name) const {
+  Tensor converted(const Tensor& stored, const std::string& name) {
     if (!stored.is_floating_point())
       fail(ErrorCode::Corrupt,
            "loading {}: tensor {} has a dtype that is not floating point; weights are expected",
            where_, name);
-    return dense_as(stored, model_.numerics().master());
+    const Tensor result = dense_as(stored, model_.numerics().master());
+    mapped_ = result.is_same(stored);
+    return result;
   }
 
   Tensor draw(const Site& site, const NameRule& rule, const std::vector<int64_t>& shape,
@@ -180,6 +183,7 @@ class Filler {
     }
   }
 
+  bool mapped_ = false;  // the last tensor read stands in its file
   Transformer& model_;
   const Checkpoint* checkpoint_;
   std::unique_ptr<SafetensorsFile> head_file_;  // a head that transformers' classes cannot hold

@@ -69,6 +69,19 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(data_, size_);
 }
 
+void release_pages(const void* begin, size_t bytes) {
+#ifdef MADV_PAGEOUT
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t from = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
+  const uintptr_t to = (reinterpret_cast<uintptr_t>(begin) + bytes) / page * page;
+  if (from < to)
+    static_cast<void>(::madvise(reinterpret_cast<void*>(from), to - from, MADV_PAGEOUT));
+#else
+  static_cast<void>(begin);
+  static_cast<void>(bytes);
+#endif
+}
+
 std::string read_file(const std::string& path) {
   const Descriptor file(open_for_reading(path));
   std::string content;

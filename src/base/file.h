@@ -27,6 +27,11 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+/// Lets the system take back the whole pages between: those of a mapped file come back from the
+/// file when they are read again, changed ones are kept. A hint; where the system knows no such
+/// call, nothing happens.
+void release_pages(const void* begin, size_t bytes);
+
 /// Whole content of a file. Throws NotFound, Io.
 std::string read_file(const std::string& path);
 

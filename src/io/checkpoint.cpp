@@ -150,6 +150,7 @@ const std::string& Checkpoint::sha256() const {
     digest.add(std::string_view("\0", 1));
     digest.add(format("{} {}\n", tensor.dtype, fmt::join(tensor.shape, ",")));
     digest.add(file->bytes(tensor));
+    release_pages(file->bytes(tensor).data(), file->bytes(tensor).size());
   }
   sha256_ = digest.hex();
   return sha256_;

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "tensor/autograd.h"
 #include "tensor/matmul.h"
 #include "tensor/torch.h"
@@ -22,6 +23,7 @@ const kernels::PackedMatrix& WeightCopies::refresh(Copy& copy, const Tensor& wei
                         DType::BF16);
     copy.data = weight.data_ptr();
     copy.version = version;
+    if (mapped_) release_pages(weight.data_ptr(), static_cast<size_t>(weight.nbytes()));
   }
   return *copy.packed;
 }

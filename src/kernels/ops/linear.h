@@ -19,6 +19,8 @@ class WeightCopies {
   /// W as right operand [out, in].
   const kernels::PackedMatrix& backward(const at::Tensor& weight);
   int64_t bytes() const;
+  /// The weight stands in a mapped file: once it is copied its pages may go (base/file.h).
+  void weight_is_mapped(bool mapped) { mapped_ = mapped; }
 
  private:
   struct Copy {
@@ -26,9 +28,9 @@ class WeightCopies {
     int64_t version = -1;
     std::optional<kernels::PackedMatrix> packed;
   };
-  static const kernels::PackedMatrix& refresh(Copy& copy, const at::Tensor& weight,
-                                              bool transposed);
+  const kernels::PackedMatrix& refresh(Copy& copy, const at::Tensor& weight, bool transposed);
   Copy forward_, backward_;
+  bool mapped_ = false;
 };
 
 /// What a projection multiplies by, [out, in]: a tensor in the master type, with or without packed

@@ -153,5 +153,17 @@ TEST(Error, AnAssertionIsOurBug) {
   EXPECT_NE(text.find("a condition that must hold does not: 1 > 2"), std::string::npos) << text;
 }
 
+TEST(ReleasePages, TheContentStaysChangedOrNot) {
+  const TempFolder folder;
+  std::string content;
+  for (int i = 0; i < 40000; ++i) content += static_cast<char>('a' + i % 26);
+  write_file_atomic(folder.file("a"), content);
+  const MappedFile mapped(folder.file("a"), true);
+  mapped.writable()[9000] = '#';
+  content[9000] = '#';
+  release_pages(mapped.data() + 100, mapped.size() - 100);
+  EXPECT_EQ(mapped.view(), content);
+}
+
 }  // namespace file_test
 }  // namespace attune
