@@ -4,7 +4,7 @@
 #include "tiny.h"
 
 namespace attune {
-namespace {
+namespace language_loss_test {
 
 using namespace tiny;
 
@@ -92,5 +92,5 @@ TEST(LanguageLoss, OfEachRowSumsToTheWhole) {
   }
 }
 
-}  // namespace
+}  // namespace language_loss_test
 }  // namespace attune

@@ -6,7 +6,7 @@
 #include "tensor/matmul.h"
 
 namespace attune {
-namespace {
+namespace unused_sites_test {
 
 using namespace tiny;
 
@@ -201,5 +201,5 @@ TEST_F(TiedTensors, TrainingTheTensorItselfChangesBothUsersAndMerges) {
   EXPECT_LE(distance(logits(*tied_, batch_), expected), 1e-12);
 }
 
-}  // namespace
+}  // namespace unused_sites_test
 }  // namespace attune
