@@ -184,14 +184,20 @@ int run_export(const Json& args) {
   const PeftExport result =
       export_peft(*target->adaptation, target->model(), set, target->base_directory,
                   target->card.task, like_transformers(*target), fresh.path(), newer);
-  const double error =
-      verify_export(*target, plain_request(target->base_directory, result.directories));
+  TargetRequest written = plain_request(target->base_directory, result.directories);
+  written.storage = target->card.storage;
+  const double error = verify_export(*target, written);
   fresh.replace();
   Json directories = Json::array();
   for (const std::string& directory : result.directories)
     directories.push_back(moved(directory, fresh.path(), output));
   std::string text = format("PEFT adapter in {} (read back: outputs within {:.1g})",
                             join(directories.get<std::vector<std::string>>(), ", "), error);
+  if (written.storage.kind != "full")
+    text += format(
+        "\nnote: it was trained on weights kept as {} codes; on the checkpoint's own weights its "
+        "outputs differ a little",
+        written.storage.kind);
   for (const std::string& note : result.notes) text += "\nnote: " + note;
   answer(args,
          Json{{"output", output},

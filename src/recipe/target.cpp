@@ -64,8 +64,7 @@ std::vector<std::string> labels_of_config(const Json& config) {
 std::string task_of_config(const Model& model) {
   const Json& config = model.config();
   const HeadRequest head = head_of_config(config);
-  if (head.kind == HeadKind::Lm)
-    return model.find("enc.embed.tok") != nullptr ? "seq2seq" : "lm";
+  if (head.kind == HeadKind::Lm) return model.find("enc.embed.tok") != nullptr ? "seq2seq" : "lm";
   if (head.kind == HeadKind::Token) return "tag";
   if (head.kind != HeadKind::Sequence) return "";
   const std::string problem = config.contains("problem_type") && config["problem_type"].is_string()
@@ -196,7 +195,7 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
   const Sources sources = find_sources(request, *target);
   target->base_directory = sources.directory;
   target->loaded = load_model(sources.directory, sources.load);
-  store(target->model(), target->card.storage);
+  store(target->model(), sources.folder.empty() ? request.storage : target->card.storage);
   if (has_tokenizer(sources.directory))
     target->tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(sources.directory));
   target->adaptation =

@@ -21,6 +21,7 @@ struct TargetRequest {
   std::map<std::string, std::string> columns;
   std::string precision = "auto";
   bool need_task = true;
+  StorageOptions storage;  // of a model that no run of ours says it of
 };
 
 struct Target {

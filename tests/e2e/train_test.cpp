@@ -124,6 +124,25 @@ TEST_F(Train, ARunIsEvaluatedPredictedMergedAndExported) {
   expect_refused(attune({"merge", "run"}), 2, {"-o DIR is missing"});
 }
 
+TEST_F(Train, WeightsKeptInFourBitsAreTrainedOnEvaluatedMergedAndExported) {
+  ASSERT_EQ(train({"storage=nf4"}).status, 0);
+  EXPECT_EQ(Json::parse(read("run/adapter/attune.json"))["storage"], "nf4");
+  const Json metrics = attune_json({"eval", "run", "--data", "train.jsonl"});
+  EXPECT_GT(metrics["accuracy"], 0.8);
+  const Outcome exported = attune({"export", "run", "--to", "peft", "-o", "peft"});
+  EXPECT_EQ(exported.status, 0) << exported.err;
+  EXPECT_NE(exported.out.find("trained on weights kept as nf4 codes"), std::string::npos)
+      << exported.out;
+  attune_json({"merge", "run", "-o", "merged"});
+  EXPECT_EQ(attune_json({"eval", "merged", "--data", "train.jsonl"})["accuracy"],
+            metrics["accuracy"]);
+  expect_refused(attune({"train", "recipe.yaml", "--set", "storage=nf4", "--set", "methods=[full]",
+                         "--set", "output=other"}),
+                 5, {"kept as nf4 codes, which cannot be trained"});
+  expect_refused(attune({"train", "recipe.yaml", "--set", "storage=nf5", "--set", "output=other"}),
+                 2, {"there is no storage \"nf5\"; did you mean \"nf4\"?"});
+}
+
 TEST_F(Train, ARunIsInspectedAndItsActivationsAreWritten) {
   ASSERT_EQ(train({"train.steps=5"}).status, 0);
   EXPECT_EQ(attune_json({"inspect", "run"})["model_type"], "bert");
