@@ -131,7 +131,9 @@ def compare(arguments):
             print(f"{model} {method} {shape} {dtype}: {best['tokens_per_second']:.0f} against "
                   f"{other['tokens_per_second']:.0f} tokens/s, {best['fraction_median']:.2f} of the ceiling",
                   file=sys.stderr, flush=True)
-    write(arguments.out, rows, threads)
+            write(arguments, rows, threads)
+    if not rows:
+        sys.exit(f"peers: no work holds \"{arguments.only}\"")
 
 
 def cpu_name():
@@ -142,7 +144,7 @@ def cpu_name():
     return platform.processor()
 
 
-def write(path, rows, threads):
+def write(arguments, rows, threads):
     peer_best = {}
     for m, t, s, _, _, p in rows:
         peer_best[(m, t, s)] = max(peer_best.get((m, t, s), 0), p["tokens_per_second"])
@@ -152,9 +154,11 @@ def write(path, rows, threads):
         "Made by `scripts/bench-peers`; whole training steps (forward, loss, backward, clipping, AdamW), no dropout, LoRA",
         "r = 8 on q and v. Tokens are real ones, never padding. *Ceiling*: packed oneDNN products of the model's shapes,",
         "measured in the same process before and after. Attune keeps fp32 master weights and moments; the peer in bf16 keeps",
-        "everything in bf16. Each figure is the median of ten steps, the better of the rounds; ratios hold for one machine and run.", "",
+        f"everything in bf16. Each figure is the median of {arguments.steps} steps, the better of {arguments.rounds} rounds; ratios hold for one",
+        "machine and run.", "",
         f"Machine: {cpu_name()}, {threads} threads ({rows[0][4]['isa']}); torch {versions['torch']}, transformers "
-        f"{versions['transformers']}, SDPA attention, tcmalloc where installed.", "",
+        f"{versions['transformers']}, SDPA attention, "
+        f"{'tcmalloc' if 'LD_PRELOAD' in peer_environment(threads) else 'no tcmalloc here'}.", "",
         "| model | method | batch | type | Attune tokens/s | peer tokens/s | ratio | over the peer's best | of the ceiling | faults a step | peak MB | peer MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for model, method, shape, dtype, ours, theirs in rows:
@@ -163,6 +167,7 @@ def write(path, rows, threads):
             f"| {model} | {method} | {shape} | {dtype} | {speed:,.0f} | {other:,.0f} | {speed / other:.2f} | "
             f"{speed / peer_best[(model, method, shape)]:.2f} | {ours['fraction_median']:.2f} | "
             f"{ours['faults_per_step']:.0f} | {ours['peak_bytes'] / 1e6:.0f} | {theirs['peak_bytes'] / 1e6:.0f} |")
+    path = arguments.out
     with open(path + ".tmp", "w") as file:
         file.write("\n".join(lines) + "\n")
     os.replace(path + ".tmp", path)
