@@ -65,7 +65,7 @@ def main():
         f"Made by `python3 bench/methods.py` on {arguments.model}, 16 x 128 tokens, bf16: the shortest of "
         f"{arguments.steps} steps over that of the bare step",
         "(frozen weights, gradients of activations down to the first block) run just before, median of "
-        f"{arguments.rounds} rounds. A head of two labels trains in both.", "",
+        f"{arguments.rounds} rounds. The head trains beside every method, and counts.", "",
         "| method | parameters trained | over the bare step |", "|---|---|---|", *lines, ""]
     with open(arguments.out + ".tmp", "w") as file:
         file.write("\n".join(text))

@@ -6,15 +6,7 @@ namespace attune {
 namespace {
 
 std::vector<PeftTuner> load_p_tuning(PeftSource& source) {
-  const Site& site = prompt_site(source.model, source.where);
-  const Tensor rows = prompt_rows(source, site);
-  PeftTuner tuner{"p_tuning", Json{{"sites", Json::array()},
-                                   {"length", rows.size(0)},
-                                   {"encoder", "none"},
-                                   {"pooled", true}}};
-  tuner.act_at(site);
-  tuner.set(site, "embedding", rows);
-  return {tuner};
+  return prompt_tuners(source, "p_tuning", Json{{"encoder", "none"}}, "embedding");
 }
 
 PeftPiece save_p_tuning(const PeftView& view) {

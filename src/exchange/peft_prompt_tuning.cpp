@@ -5,15 +5,7 @@ namespace attune {
 namespace {
 
 std::vector<PeftTuner> load_prompt_tuning(PeftSource& source) {
-  const Site& site = prompt_site(source.model, source.where);
-  const Tensor rows = prompt_rows(source, site);
-  PeftTuner tuner{"prompt", Json{{"sites", Json::array()},
-                                 {"length", rows.size(0)},
-                                 {"init", "random"},
-                                 {"pooled", true}}};
-  tuner.act_at(site);
-  tuner.set(site, "prompt", rows);
-  return {tuner};
+  return prompt_tuners(source, "prompt", Json{{"init", "random"}}, "prompt");
 }
 
 PeftPiece save_prompt_tuning(const PeftView& view) {

@@ -28,12 +28,20 @@ int64_t layers_of(const Model& model, const std::string& stack) {
   return layers;
 }
 
-Tensor prompt_rows(PeftSource& source, const Site& site) {
+std::vector<PeftTuner> prompt_tuners(PeftSource& source, const std::string& method, Json options,
+                                     const std::string& part) {
+  const Site& site = prompt_site(source.model, source.where);
   const int64_t tokens = source.config.positive("num_virtual_tokens", 1);
   const int64_t parts = source.config.positive("num_transformer_submodules", 1);
   const Tensor rows = source.shared_tensor(kPromptTensor, {tokens * parts, site.out});
+  options["sites"] = Json::array();
+  options["length"] = tokens;
+  options["pooled"] = true;
+  PeftTuner tuner{method, std::move(options)};
+  tuner.act_at(site);
   // An encoder-decoder has rows for its decoder too, which PEFT never uses.
-  return rows.slice(0, 0, tokens);
+  tuner.set(site, part, rows.slice(0, 0, tokens));
+  return {tuner};
 }
 
 namespace {

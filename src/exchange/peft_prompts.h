@@ -17,9 +17,11 @@ bool is_encoder_decoder(const Model& model);
 /// Blocks of a stack.
 int64_t layers_of(const Model& model, const std::string& stack);
 
-/// Rows of a prompt from the file: those of the first stack. Errors: Corrupt on other sizes than
-/// the config's num_virtual_tokens and the model's width.
-Tensor prompt_rows(PeftSource& source, const Site& site);
+/// The tuner that holds the file's rows as its tensor `part`: those of the first stack. `options`
+/// are the method's own beside sites, length and pooled. Errors: Corrupt on other sizes than the
+/// config's num_virtual_tokens and the model's width.
+std::vector<PeftTuner> prompt_tuners(PeftSource& source, const std::string& method, Json options,
+                                     const std::string& part);
 /// The piece of a tuner that puts rows in front of the first stack's; `config` are the type's own
 /// fields. Errors: Unsupported, saying which of PEFT's rules the tuner does not follow.
 PeftPiece prompt_piece(const PeftView& view, const std::string& type, Json config);
