@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <vector>
 
 #include "base/error.h"
 
@@ -82,18 +83,23 @@ void release_pages(const void* begin, size_t bytes) {
 #endif
 }
 
-std::string read_file(const std::string& path) {
+void read_pieces(const std::string& path, const std::function<void(std::string_view)>& see) {
   const Descriptor file(open_for_reading(path));
-  std::string content;
-  content.reserve(size_of(file.get(), path));
-  char buffer[1 << 16];
+  static_cast<void>(size_of(file.get(), path));  // refuses what is no file
+  std::vector<char> buffer(size_t{1} << 20);
   while (true) {
-    const ssize_t got = ::read(file.get(), buffer, sizeof buffer);
+    const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(ErrorCode::Io, "reading {}: {}", path, std::strerror(errno));
-    if (got == 0) return content;
-    content.append(buffer, static_cast<size_t>(got));
+    if (got == 0) return;
+    see({buffer.data(), static_cast<size_t>(got)});
   }
+}
+
+std::string read_file(const std::string& path) {
+  std::string content;
+  read_pieces(path, [&](std::string_view piece) { content += piece; });
+  return content;
 }
 
 namespace {

@@ -32,6 +32,9 @@ class MappedFile {
 /// call, nothing happens.
 void release_pages(const void* begin, size_t bytes);
 
+/// A file's content from begin to end, piece by piece. Throws NotFound, Io.
+void read_pieces(const std::string& path, const std::function<void(std::string_view)>& see);
+
 /// Whole content of a file. Throws NotFound, Io.
 std::string read_file(const std::string& path);
 

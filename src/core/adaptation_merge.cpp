@@ -43,7 +43,7 @@ class Folding {
     const Site& site = model_.sites()[static_cast<size_t>(owned.site)];
     if (site.copy_of >= 0) return;  // its mixture is refused by itself
     Affine& map = map_of(site);
-    (ends_with(owned.name, "/weight") ? map.weight : map.bias) = owned.value.detach().clone();
+    (ends_with(owned.name, "/weight") ? map.weight : map.bias) = owned.value.detach();
   }
 
   void edit(const std::string& method, int id, const Edit& edit) {

@@ -1,6 +1,7 @@
 #include "core/attachment.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/random.h"
 #include "base/text.h"
 #include "core/storage.h"
@@ -122,7 +123,13 @@ std::vector<std::vector<Site>> Recorder::route(const Site& part, Route edit) {
 void Recorder::thaw_part(const Site& site, const Learn& learn, Part part, const Tensor& base) {
   // A copy in a mixture trains its own tensor, whatever tensor it began from.
   Tensor& value = thawed_[{site.copy_of >= 0 ? -1 - site.id : site.storage, part}];
-  if (!value.defined()) value = as_leaf(base.detach().clone());
+  if (!value.defined()) {
+    value = as_leaf(base.detach().clone());
+    const WeightSlot& slot = model_.slot(site);
+    if (slot.copies.weight_is_mapped() && base.is_same(slot.weight))
+      release_pages(base.data_ptr(),
+                    base.nbytes());  // the model computes with the copy from now on
+  }
   const std::string name = site.name + (part == Part::Weight ? "/weight" : "/bias");
   for (const Owned& other : owned_)
     if (other.value.is_same(value)) return;  // a tied site: one tensor

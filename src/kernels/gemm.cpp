@@ -229,6 +229,18 @@ PackedMatrix::PackedMatrix(const Matrix& b, DType compute, int64_t expected_rows
   s.layout = detail::preferred_layout(std::max<int64_t>(expected_rows, 1), s.k, s.n, compute);
   s.layout_key = layout_hash(s.layout);
   s.packed = memory(s.layout, detail::engine());
+  fill(b);
+}
+
+void PackedMatrix::fill(const Matrix& b) {
+  State& s = *state_;
+  if (b.used_rows() != s.k || b.used_cols() != s.n)
+    fail(ErrorCode::Internal, "packing a [{}, {}] matrix into the place of a [{}, {}] one",
+         b.used_rows(), b.used_cols(), s.k, s.n);
+  if (s.plain) {
+    s.rows = plain_rows(b, s.type);
+    return;
+  }
   const memory::dims strides = b.transposed ? memory::dims{1, s.k} : memory::dims{s.n, 1};
   memory from(memory::desc({s.k, s.n}, detail::onednn_type(b.type), strides), detail::engine(),
               const_cast<void*>(b.data));

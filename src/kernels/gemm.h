@@ -30,6 +30,8 @@ class PackedMatrix {
   /// sources are rounded to bf16). F64 keeps a plain copy. The layout is chosen for left operands
   /// of about `expected_rows` rows.
   PackedMatrix(const Matrix& b, DType compute, int64_t expected_rows = 2048);
+  /// Packs other values of the same shape into the same memory.
+  void fill(const Matrix& b);
   ~PackedMatrix();
   PackedMatrix(PackedMatrix&&) noexcept;
   PackedMatrix& operator=(PackedMatrix&&) noexcept;

@@ -2,13 +2,14 @@
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <map>
 #include <mutex>
 #include <new>
+#include <set>
 #include <utility>
 
 #include "tensor/compat.h"
@@ -17,50 +18,55 @@ namespace attune {
 
 namespace {
 
-constexpr size_t kHeader = 64, kLarge = size_t{64} << 10;
+constexpr size_t kLarge = size_t{64} << 10, kPage = size_t{2} << 20, kSegment = size_t{32} << 20;
 
-/// What stands before a tensor's first byte.
-struct Header {
-  size_t bytes;  // of the block, this header included
+/// What stands before a tensor's first byte: a piece of a segment, or memory of its own when it is
+/// smaller than kLarge.
+struct alignas(64) Chunk {
+  size_t bytes = 0;         // this header included
+  Chunk* before = nullptr;  // the piece before it in its segment; null for the first
+  bool last = false, free = false;
+  Chunk* after() {
+    return last ? nullptr : reinterpret_cast<Chunk*>(reinterpret_cast<char*>(this) + bytes);
+  }
+  bool whole() const { return before == nullptr && last; }
 };
+constexpr size_t kHeader = sizeof(Chunk);
 
-/// n rounded up to one of eight sizes an octave, whole pages.
-size_t block_bytes(size_t n) {
-  size_t step = size_t{4} << 10;
-  while (step * 16 <= n) step *= 2;
-  return (n + step - 1) / step * step;
+size_t rounded(size_t bytes, size_t to) {
+  return (bytes + to - 1) / to * to;
 }
 
-class Blocks {
+/// Segments of the system's memory, cut into pieces; free neighbours become one piece again, so
+/// that what activations leave can hold gradients, and a batch of a few rows more what the one
+/// before it left.
+class Segments {
  public:
-  /// A block of at least `bytes`; says how large it is.
-  void* take(size_t& bytes) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      // Batches differ by a few rows from step to step: a block a little too large will do.
-      const Kept::iterator free = kept_.lower_bound({bytes, 0});
-      if (free != kept_.end() && free->first.first <= bytes + bytes / 3) {
-        bytes = free->first.first;
-        void* block = forget(free);
-        used(bytes);
-        return block;
-      }
-      // Blocks of sizes that nobody asks for any more must not pile up.
-      const int64_t room = counts_.peak + counts_.peak / 4 - counts_.in_use - counts_.kept;
-      if (room < static_cast<int64_t>(bytes)) give_back(bytes);
-    }
-    void* block = fresh(bytes);
+  Chunk* take(size_t bytes) {
+    bytes = rounded(bytes, kHeader);
     const std::lock_guard<std::mutex> lock(mutex_);
-    ++counts_.made;
-    used(bytes);
-    return block;
+    std::set<std::pair<size_t, Chunk*>>::iterator found = free_.lower_bound({bytes, nullptr});
+    Chunk* chunk = found == free_.end() ? grown(bytes) : found->second;
+    forget(chunk);
+    if (chunk->bytes - bytes >= kLarge) keep(cut(chunk, bytes));
+    chunk->free = false;
+    counts_.in_use += static_cast<int64_t>(chunk->bytes);
+    counts_.peak = std::max(counts_.peak, counts_.in_use);
+    return chunk;
   }
-  void give(void* block, size_t bytes) {
+  void give(Chunk* chunk) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    counts_.in_use -= static_cast<int64_t>(bytes);
-    counts_.kept += static_cast<int64_t>(bytes);
-    ages_[++clock_] = bytes;
-    kept_[{bytes, clock_}] = block;
+    counts_.in_use -= static_cast<int64_t>(chunk->bytes);
+    if (Chunk* after = chunk->after(); after != nullptr && after->free) {
+      forget(after);
+      join(chunk, after);
+    }
+    if (Chunk* before = chunk->before; before != nullptr && before->free) {
+      forget(before);
+      join(before, chunk);
+      chunk = before;
+    }
+    keep(chunk);
   }
   MemoryCounts counts() {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -68,73 +74,95 @@ class Blocks {
   }
 
  private:
-  void used(size_t bytes) {
-    counts_.in_use += static_cast<int64_t>(bytes);
-    counts_.peak = std::max(counts_.peak, counts_.in_use);
+  void keep(Chunk* chunk) {
+    chunk->free = true;
+    counts_.kept += static_cast<int64_t>(chunk->bytes);
+    free_.insert({chunk->bytes, chunk});
   }
-  using Kept = std::map<std::pair<size_t, uint64_t>, void*>;
-
-  void* forget(Kept::iterator kept) {
-    void* block = kept->second;
-    counts_.kept -= static_cast<int64_t>(kept->first.first);
-    ages_.erase(kept->first.second);
-    kept_.erase(kept);
-    return block;
+  void forget(Chunk* chunk) {
+    counts_.kept -= static_cast<int64_t>(chunk->bytes);
+    free_.erase({chunk->bytes, chunk});
   }
-  /// Frees the blocks kept longest, `bytes` of them together.
-  void give_back(size_t bytes) {
-    for (size_t freed = 0; freed < bytes && !ages_.empty();) {
-      const std::pair<const uint64_t, size_t> oldest = *ages_.begin();
-      freed += oldest.second;
-      std::free(forget(kept_.find({oldest.second, oldest.first})));
+  /// Shortens a piece to `bytes` and returns the rest of it.
+  static Chunk* cut(Chunk* chunk, size_t bytes) {
+    Chunk* rest = new (reinterpret_cast<char*>(chunk) + bytes) Chunk;
+    rest->bytes = chunk->bytes - bytes;
+    rest->before = chunk;
+    rest->last = chunk->last;
+    chunk->bytes = bytes;
+    chunk->last = false;
+    if (Chunk* after = rest->after(); after != nullptr) after->before = rest;
+    return rest;
+  }
+  static void join(Chunk* chunk, const Chunk* after) {
+    chunk->bytes += after->bytes;
+    chunk->last = after->last;
+    if (Chunk* next = chunk->after(); next != nullptr) next->before = chunk;
+  }
+  /// A new segment as one free piece, in the place of those that are free as a whole: none of them
+  /// was large enough.
+  Chunk* grown(size_t bytes) {
+    give_back();
+    const size_t total = static_cast<size_t>(counts_.in_use + counts_.kept);
+    void* memory = nullptr;
+    size_t size = rounded(std::max({bytes, kSegment, total / 8}), kPage);
+    if (posix_memalign(&memory, kPage, size) != 0) {
+      size = rounded(bytes, kPage);
+      if (posix_memalign(&memory, kPage, size) != 0) throw std::bad_alloc();
     }
+#ifdef MADV_HUGEPAGE
+    static_cast<void>(::madvise(memory, size, MADV_HUGEPAGE));  // a hint
+#endif
+    Chunk* chunk = new (memory) Chunk;
+    chunk->bytes = size;
+    chunk->last = true;
+    ++counts_.made;
+    keep(chunk);
+    return chunk;
   }
-  void* fresh(size_t bytes) {
-    void* block = nullptr;
-    if (posix_memalign(&block, kHeader, bytes) == 0) return block;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      give_back(SIZE_MAX);
+  void give_back() {
+    for (std::set<std::pair<size_t, Chunk*>>::iterator at = free_.begin(); at != free_.end();) {
+      Chunk* chunk = at->second;
+      ++at;
+      if (!chunk->whole()) continue;
+      forget(chunk);
+      std::free(chunk);
     }
-    if (posix_memalign(&block, kHeader, bytes) == 0) return block;
-    throw std::bad_alloc();
   }
 
   std::mutex mutex_;
-  Kept kept_;                        // by size, then by when they were freed
-  std::map<uint64_t, size_t> ages_;  // sizes of the same blocks by when they were freed
-  uint64_t clock_ = 0;
+  std::set<std::pair<size_t, Chunk*>> free_;  // by size, then by address
   MemoryCounts counts_;
 };
 
 /// Never destroyed: tensors may outlive any order of destruction.
-Blocks& blocks() {
-  static Blocks* const all = new Blocks;
+Segments& segments() {
+  static Segments* const all = new Segments;
   return *all;
 }
 
 void release(void* data) {
   if (data == nullptr) return;
-  char* block = static_cast<char*>(data) - kHeader;
-  const size_t bytes = reinterpret_cast<Header*>(block)->bytes;
-  if (bytes >= kLarge) return blocks().give(block, bytes);
-  std::free(block);
+  Chunk* chunk = reinterpret_cast<Chunk*>(static_cast<char*>(data) - kHeader);
+  if (chunk->bytes >= kLarge) return segments().give(chunk);
+  std::free(chunk);
 }
 
 class KeepingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t n) ATTUNE_ALLOCATE_CONST override {
     if (n == 0) return {nullptr, nullptr, &release, c10::Device(c10::DeviceType::CPU)};
-    size_t bytes = n + kHeader;
-    void* block = nullptr;
+    if (n > SIZE_MAX / 2) throw std::bad_alloc();
+    const size_t bytes = n + kHeader;
+    void* memory = nullptr;
     if (bytes >= kLarge) {
-      bytes = block_bytes(bytes);
-      block = blocks().take(bytes);
-    } else if (posix_memalign(&block, kHeader, bytes) != 0) {
+      memory = segments().take(bytes);
+    } else if (posix_memalign(&memory, kHeader, bytes) == 0) {
+      (new (memory) Chunk)->bytes = bytes;
+    } else {
       throw std::bad_alloc();
     }
-    static_cast<Header*>(block)->bytes = bytes;
-    void* data = static_cast<char*>(block) + kHeader;
+    void* data = static_cast<char*>(memory) + kHeader;
     return {data, data, &release, c10::Device(c10::DeviceType::CPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &release; }
@@ -148,7 +176,7 @@ class KeepingAllocator final : public c10::Allocator {
 }  // namespace
 
 MemoryCounts memory_counts() {
-  return blocks().counts();
+  return segments().counts();
 }
 
 void keep_freed_memory() {

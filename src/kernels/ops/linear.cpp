@@ -18,9 +18,14 @@ const kernels::PackedMatrix& WeightCopies::refresh(Copy& copy, const Tensor& wei
   const int64_t version = version_of(weight);
   if (!copy.packed || copy.data != weight.data_ptr() || copy.version != version) {
     const Tensor dense = dense_as(weight, weight.scalar_type());
-    copy.packed.emplace(kernels::Matrix{dense.data_ptr(), dtype_of(dense), dense.size(0),
-                                        dense.size(1), transposed},
-                        DType::BF16);
+    const kernels::Matrix values{dense.data_ptr(), dtype_of(dense), dense.size(0), dense.size(1),
+                                 transposed};
+    if (copy.packed && copy.packed->k() == values.used_rows() &&
+        copy.packed->n() == values.used_cols()) {
+      copy.packed->fill(values);
+    } else {
+      copy.packed.emplace(values, DType::BF16);
+    }
     copy.data = weight.data_ptr();
     copy.version = version;
     if (mapped_) release_pages(weight.data_ptr(), static_cast<size_t>(weight.nbytes()));

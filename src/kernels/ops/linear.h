@@ -21,6 +21,7 @@ class WeightCopies {
   int64_t bytes() const;
   /// The weight stands in a mapped file: once it is copied its pages may go (base/file.h).
   void weight_is_mapped(bool mapped) { mapped_ = mapped; }
+  bool weight_is_mapped() const { return mapped_; }
 
  private:
   struct Copy {
