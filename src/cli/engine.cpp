@@ -50,7 +50,7 @@ int out_of_memory(const std::string& command) {
   return report(command, error_name(ErrorCode::OutOfMemory),
                 "the memory of this machine is used up; lower train.batch_tokens (or "
                 "train.batch_size), data.max_length, "
-                "or take train.precision: bf16",
+                "take train.precision: bf16, or train.recompute: blocks",
                 exit_status(ErrorCode::OutOfMemory));
 }
 

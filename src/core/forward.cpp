@@ -92,6 +92,28 @@ void Forward::enter_pooled() {
   split_rows();
 }
 
+bool Forward::repeatable(const std::string& block) const {
+  if (lanes_.size() > 1 || batch_.cache != nullptr || !wanted_.empty()) return false;
+  for (const Site& site : model_.sites()) {
+    const SitePlan* plan = lanes_[0].plan->at(site.id);
+    if (plan == nullptr) continue;
+    if (plan->read) return false;  // the pass would keep its graph, and the graph the pass
+    const bool here = starts_with(site.name, block);
+    if (here && !plan->experts.empty()) return false;
+    for (const SitePlan::Entry& entry : plan->edits) {
+      if (std::holds_alternative<Keep>(*entry.edit)) return false;  // what leaves is remembered
+      if (here && (entry.passing || std::holds_alternative<Observe>(*entry.edit))) return false;
+    }
+  }
+  return true;
+}
+
+void Forward::go_back(const Moment& moment, const std::string& stream) {
+  streams_ = moment;
+  state_ = &streams_.at(stream);
+  split_rows();
+}
+
 Tensor Forward::positions() {
   return state_->positions.defined() ? state_->positions : state_->counted();
 }

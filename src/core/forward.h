@@ -93,9 +93,20 @@ class Forward {
   /// True when some prompt asks that a head pools its first row.
   bool pools_prompt() const { return state_->pooled; }
 
+  /// True when the sites of a block ("enc.3.") can run once more and give the same: nothing there
+  /// is watched, routed or gone before the backward pass, and nowhere in the model does a function
+  /// read other sites or do rows leave.
+  bool repeatable(const std::string& block) const;
+  /// The rows of every stream as they are now, to go back to.
+  using Moment = std::map<std::string, RowState>;
+  Moment moment() const { return streams_; }
+  /// Goes back, and on with that stream.
+  void go_back(const Moment& moment, const std::string& stream);
+
   const Batch& batch() const { return batch_; }
   /// The values kept for the caller, by site name.
   std::map<std::string, Tensor> take_captured() { return std::move(captured_); }
+  int recompute() const { return model_.numerics().recompute; }
   at::ScalarType scalar() const { return model_.numerics().scalar(); }
   at::ScalarType master() const { return model_.numerics().master(); }
 

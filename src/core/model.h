@@ -36,9 +36,12 @@ struct WeightSlot {
                std::shared_ptr<const kernels::QuantizedMatrix> new_codes = nullptr);
 };
 
-/// How the model computes: numbers, and dropout of the checkpoint's own sites.
+/// How the model computes.
 struct Numerics {
   kernels::DType compute = kernels::DType::F32;
+  /// The lowest blocks of each stack that keep only their input in training and are computed again
+  /// in the backward pass; -1: all.
+  int recompute = 0;
   at::ScalarType master() const;
   at::ScalarType scalar() const;
 };

@@ -19,6 +19,7 @@ struct SitePlan {
     const Edit* edit = nullptr;
     std::string owner;  // "lora" of set "default", for messages
     uint32_t dropout_site = 0;
+    bool passing = false;  // gone before the backward pass (policies/scoped_edit.h)
   };
   std::vector<Entry> edits;
   Tensor weight, bias;                        // thawed values; undefined: the base

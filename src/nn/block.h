@@ -56,6 +56,7 @@ class Block {
   /// Adds the block's sites.
   Block(const StackSpec& spec, int layer, const SiteMaker& sites);
   Tensor forward(Forward& pass, StackPass& shared, Tensor x) const;
+  int layer() const { return layer_; }
 
  private:
   /// The residual stream and what the next part reads.

@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "kernels/ops/rowwise.h"
 #include "nn/positions.h"
+#include "tensor/autograd.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
@@ -53,8 +54,31 @@ void Stack::remember(Forward& pass, Cache& cache, const Stream& stream) const {
   }
 }
 
-Tensor Stack::blocks(Forward& pass, const Stream& stream, const Tensor& memory,
-                     const std::string& memory_stream) const {
+Tensor Stack::run(const Block& block, const std::shared_ptr<Forward>& pass, StackPass& shared,
+                  const Tensor& x) const {
+  const int recompute = pass->recompute();
+  const bool again = (recompute < 0 || block.layer() < recompute) && at::GradMode::is_enabled() &&
+                     pass->repeatable(format("{}.{}.", spec_.name, block.layer()));
+  if (!again) return block.forward(*pass, shared, x);
+  // Tables that all blocks share are made once.
+  if (spec_.rotary.dims > 0) shared.rotary();
+  if (shared.bias.defined()) shared.gaps();
+  bool first = true;
+  return recomputed({x, shared.memory, shared.bias},
+                    [&block, pass, shared, first, moment = pass->moment(),
+                     name = spec_.name](const Tensors& inputs) mutable {
+                      if (!first) pass->go_back(moment, name);
+                      first = false;
+                      StackPass own = shared;
+                      own.memory = inputs[1];
+                      own.bias = inputs[2];
+                      return block.forward(*pass, own, inputs[0]);
+                    });
+}
+
+Tensor Stack::blocks(const std::shared_ptr<Forward>& shared_pass, const Stream& stream,
+                     const Tensor& memory, const std::string& memory_stream) const {
+  Forward& pass = *shared_pass;
   pass.enter(spec_.name, embedding_.rows(stream));
   place(pass, stream);
   Cache* cache = spec_.causal ? pass.batch().cache : nullptr;
@@ -69,7 +93,7 @@ Tensor Stack::blocks(Forward& pass, const Stream& stream, const Tensor& memory,
   shared.bias = biases(pass);
   shared.memory = memory;
   shared.memory_stream = memory_stream;
-  for (const Block& block : blocks_) x = block.forward(pass, shared, x);
+  for (const Block& block : blocks_) x = run(block, shared_pass, shared, x);
   if (cache != nullptr) cache->started = true;
   return x;
 }

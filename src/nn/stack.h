@@ -1,4 +1,5 @@
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,12 +18,15 @@ class Stack {
   int tokens() const { return embedding_.tokens(); }
   /// The stack's part of a pass, up to the last block. memory: rows of the stack before, for cross
   /// attention. With a cache, ids are those of new rows.
-  Tensor blocks(Forward& pass, const Stream& stream, const Tensor& memory,
+  Tensor blocks(const std::shared_ptr<Forward>& pass, const Stream& stream, const Tensor& memory,
                 const std::string& memory_stream) const;
   /// The final norm, and the site of the result.
   Tensor result(Forward& pass, const Tensor& x) const;
 
  private:
+  /// One block, keeping only its input where the model's numerics ask for that.
+  Tensor run(const Block& block, const std::shared_ptr<Forward>& pass, StackPass& shared,
+             const Tensor& x) const;
   Tensor biases(Forward& pass) const;
   void place(Forward& pass, const Stream& stream) const;
   /// Notes in the cache where each sequence goes on.

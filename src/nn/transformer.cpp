@@ -70,7 +70,7 @@ Output Transformer::forward(const Batch& batch, const Want& want) {
     if (goes_on && !last) continue;  // its keys and values are in the cache
     const Stream stream = stream_of(batch, i);
     if (i == 0) input = stream;
-    x = stack.blocks(*pass, stream, memory, memory_stream);
+    x = stack.blocks(pass, stream, memory, memory_stream);
     // Added rows of an encoder stay for the decoder to read.
     if (last && (head_->needs_every_row() || !pass->pools_prompt()))
       x = pass->finish(x, head_->needs_every_row());

@@ -122,7 +122,8 @@ class Adversarial final : public TrainingPolicy {
     for (int64_t step = 0; step < steps_; ++step) {
       for (Perturbed& place : places) place.delta = as_leaf(place.delta);
       const WatchedLoss now = perturbed(state, batch, next, places);
-      backward(mode_ == Mode::Smart ? divergence(clean, now.logits, batch) : now.loss.total.sum);
+      backward(mode_ == Mode::Smart ? divergence(clean, now.logits, batch) : now.loss.total.sum,
+               state.model.numerics().recompute != 0);
       at::NoGradGuard no_grad;
       for (Perturbed& place : places) place.delta = stepped(place);
     }

@@ -16,7 +16,7 @@ ScopedEdit::ScopedEdit(Model& model, const Site& site, Edit edit, const std::str
          "admits",
          owner, site.name, kind_name(site.kind), verb_name(edit_));
   const uint32_t dropout_site = static_cast<uint32_t>(name_key(owner + "/" + site.name));
-  model_.plan().need(site_).edits.push_back({&edit_, owner, dropout_site});
+  model_.plan().need(site_).edits.push_back({&edit_, owner, dropout_site, true});
 }
 
 ScopedEdit::~ScopedEdit() {

@@ -1,6 +1,7 @@
 #include "recipe/recipe.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <utility>
@@ -52,6 +53,9 @@ const std::vector<Option>& train_options() {
       {"clip", "number", "1", "[0, inf)", "largest gradient norm; 0: off"},
       {"precision", "choice", "auto", "auto|fp32|bf16|fp64",
        "number format of the forward and backward pass"},
+      {"recompute", "any", "none", "",
+       "none, blocks, or N: the (lowest N) blocks keep their input alone and are computed again in "
+       "the backward pass"},
       {"eval_every", "any", "10%", "", "how often to evaluate"},
       {"save_every", "any", "10%", "", "how often to save"},
       {"log_every", "int", "10", "[1, inf)", "steps between lines of the log"},
@@ -204,6 +208,21 @@ void read_length(const Options& options, Recipe& recipe) {
   recipe.accumulate = options.get<int64_t>("accumulate");
 }
 
+int recompute_of(const Options& options) {
+  const std::string text = options.node("recompute").text();
+  if (text == "none") return 0;
+  if (text == "blocks") return -1;
+  int blocks = 0;
+  const char* const end = text.data() + text.size();
+  const std::from_chars_result read = std::from_chars(text.data(), end, blocks);
+  if (read.ec != std::errc() || read.ptr != end || blocks < 0)
+    fail(ErrorCode::BadInput,
+         "{}: \"{}\" is not none, blocks or a number of blocks; none keeps everything for the "
+         "backward pass, blocks needs least memory and about a third more time",
+         options.where("recompute"), text);
+  return blocks;
+}
+
 void read_train(const Node& node, Recipe& recipe) {
   const Options options(train_options(), node, "train");
   read_length(options, recipe);
@@ -211,6 +230,7 @@ void read_train(const Node& node, Recipe& recipe) {
   recipe.schedule = read_schedule(options.node("schedule"), "train.schedule");
   recipe.clip = options.get<double>("clip");
   recipe.precision = options.get<std::string>("precision");
+  recipe.recompute = recompute_of(options);
   recipe.eval_every = read_interval(options.node("eval_every"), "train.eval_every");
   recipe.save_every = read_interval(options.node("save_every"), "train.save_every");
   recipe.log_every = options.get<int64_t>("log_every");

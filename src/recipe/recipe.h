@@ -58,6 +58,7 @@ struct Recipe {
   Schedule schedule;
   double clip = 1;  // 0: off
   std::string precision = "auto";
+  int recompute = 0;  // blocks of each stack that keep their input alone; -1: all
   Interval eval_every, save_every;
   int64_t log_every = 10, keep = 2;
   /// "": the last state is kept; "auto": the task's main metric; NAME/metric: of a set of eval_on.

@@ -82,6 +82,9 @@ Json train_json(const Recipe& recipe) {
   result["schedule"] = schedule_json(recipe.schedule);
   result["clip"] = recipe.clip;
   result["precision"] = recipe.precision;
+  result["recompute"] = recipe.recompute < 0    ? Json("blocks")
+                        : recipe.recompute == 0 ? Json("none")
+                                                : Json(recipe.recompute);
   result["eval_every"] = interval_json(recipe.eval_every);
   result["save_every"] = interval_json(recipe.save_every);
   result["log_every"] = recipe.log_every;

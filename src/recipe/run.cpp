@@ -87,6 +87,7 @@ Json run_record(Session& session, const Trainer::Result& result, const TrainConf
       {"costs", Json{{"trainable", cost.trainable},
                      {"head", cost.head},
                      {"stored_bytes", cost.stored_bytes}}},
+      {"storage", Json{{"weights", session.stored().weights}, {"bytes", session.stored().bytes}}},
       {"peak_bytes", peak_resident_bytes()},
       {"seed", session.recipe().seed},
       {"precision", dtype_name(session.model().numerics().compute)},

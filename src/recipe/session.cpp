@@ -120,6 +120,7 @@ void Session::take_labels(TaskContext& context) {
 void Session::make_model() {
   LoadOptions options;
   options.numerics = numerics_of(recipe_.precision);
+  options.numerics.recompute = recipe_.recompute;
   options.own_head = true;
   options.head = task_->head();
   options.head.pool = recipe_.pool;

@@ -42,6 +42,8 @@ class Session {
   std::string train_format() const { return train_.data.format_name(); }
   /// What the user should know before the run, a line each.
   std::vector<std::string> summary() const;
+  /// What `storage:` made codes of.
+  const StorageReport& stored() const { return stored_; }
   TrainConfig train_config() const;
   /// Reads the rows that could stop a run half way: those evaluated on, and with data.too_long:
   /// error all others too; and that the task has the metric that decides (train.best).

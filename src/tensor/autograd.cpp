@@ -53,8 +53,46 @@ Tensor record(Tensor output, const Tensors& inputs, const char* name, Backward b
   return outputs[0];
 }
 
-void backward(const Tensor& loss) {
-  torch::autograd::backward({loss}, {});
+void backward(const Tensor& loss, bool keep) {
+  torch::autograd::backward({loss}, {}, keep);
+}
+
+namespace {
+
+/// Leaves with the inputs' values that want gradients where the inputs do.
+Tensors leaves_of(const Tensors& values, const std::vector<bool>& wanted) {
+  Tensors leaves;
+  for (size_t i = 0; i < values.size(); ++i)
+    leaves.push_back(wanted[i] ? as_leaf(values[i]) : values[i]);
+  return leaves;
+}
+
+}  // namespace
+
+Tensor recomputed(const Tensors& inputs, std::function<Tensor(const Tensors& inputs)> body) {
+  if (!at::GradMode::is_enabled()) return body(inputs);
+  Tensors values;
+  std::vector<bool> wanted;
+  for (const Tensor& input : inputs) {
+    values.push_back(input.defined() ? input.detach() : input);
+    wanted.push_back(wants_gradient(input));
+  }
+  Tensor result = body(leaves_of(values, wanted));
+  if (!result.requires_grad()) return result;
+  result = result.detach();  // the graph goes, and what it kept with it
+  Tensors from = inputs;
+  from.push_back(as_leaf(at::zeros({})));  // so that there is a node when no input wants gradients
+  return record(result, from, "recomputed",
+                [values, wanted, body = std::move(body)](const Tensors& g) -> Tensors {
+                  const at::AutoGradMode recording(true);
+                  const Tensors leaves = leaves_of(values, wanted);
+                  torch::autograd::backward({body(leaves)}, {g[0]}, /*retain_graph=*/true);
+                  Tensors gradients;
+                  for (size_t i = 0; i < leaves.size(); ++i)
+                    gradients.push_back(wanted[i] ? leaves[i].grad() : Tensor());
+                  gradients.emplace_back();
+                  return gradients;
+                });
 }
 
 Tensor as_leaf(const Tensor& value) {

@@ -22,8 +22,16 @@ using Backward = std::function<Tensors(const Tensors& output_gradients)>;
 void record(Tensors& outputs, const Tensors& inputs, const char* name, Backward backward);
 Tensor record(Tensor output, const Tensors& inputs, const char* name, Backward backward);
 
-/// Runs the backward pass from a scalar.
-void backward(const Tensor& loss);
+/// Runs the backward pass from a scalar. `keep`: what the graph saved stays until the graph goes,
+/// which a graph with recomputed parts needs.
+void backward(const Tensor& loss, bool keep = false);
+
+/// body(inputs) as one node that keeps nothing but its inputs: the backward pass runs body again,
+/// recording, to have what its gradients need. Undefined inputs are allowed. body must give the
+/// same values again; tensors it takes from elsewhere get their gradients too, the graph behind
+/// them is gone through once for each node. Reference: Chen et al. 2016, "Training Deep Nets with
+/// Sublinear Memory Cost", arXiv 1604.06174, section 4.
+Tensor recomputed(const Tensors& inputs, std::function<Tensor(const Tensors& inputs)> body);
 
 /// A tensor that autograd treats as a leaf with requires_grad set.
 Tensor as_leaf(const Tensor& value);

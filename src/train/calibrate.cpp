@@ -23,7 +23,8 @@ double gradients_of(const CalibrationParts& parts, Batch batch, int64_t number) 
          "calibration: the loss of batch {} is not a finite number before training began; look at "
          "the data and at the model's weights",
          number);
-  if (loss.total.sum.requires_grad()) backward(loss.total.sum);
+  if (loss.total.sum.requires_grad())
+    backward(loss.total.sum, parts.model.numerics().recompute != 0);
   return loss.total.count;
 }
 

@@ -1,5 +1,8 @@
 #include "train/loader.h"
 
+#include <pthread.h>
+#include <signal.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -45,31 +48,92 @@ Example Loader::encode(int64_t example) const {
   return encoded;
 }
 
+Loader::~Loader() {
+  stop();
+}
+
+void Loader::start() {
+  // Signals are for the thread that trains.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  worker_ = std::thread([this] { work(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void Loader::stop() {
+  if (!worker_.joinable()) return;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  worker_.join();
+  stopping_ = false;
+  ready_.clear();
+}
+
+void Loader::work() {
+  while (true) {
+    Ahead ahead = make();
+    const bool failed = ahead.error != nullptr;
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return stopping_ || ready_.size() < kAhead; });
+    if (stopping_) return;
+    ready_.push_back(std::move(ahead));
+    changed_.notify_all();
+    if (failed) return;
+  }
+}
+
 void Loader::seek(Sampler::Position position, int64_t cut_rows) {
+  stop();
   window_.clear();
   sampler_.seek(position);
   std::fill(seen_.begin(), seen_.end(), false);
   sampler_.visit_given([this](int64_t example) { seen_[static_cast<size_t>(example)] = true; });
-  cut_rows_ = cut_rows;
+  position_ = position;
+  cut_rows_ = cut_ahead_ = cut_rows;
+}
+
+Loader::Ahead Loader::make() {
+  Ahead ahead;
+  try {
+    Item& item = ahead.item;
+    for (const int64_t example : sampler_.next()) {
+      const std::unordered_map<int64_t, Example>::iterator found = window_.find(example);
+      if (found != window_.end()) {
+        item.examples.push_back(std::move(found->second));
+        window_.erase(found);
+      } else {
+        item.examples.push_back(encode(example));
+      }
+      const size_t row = static_cast<size_t>(example);
+      if (item.examples.back().dropped > 0 && !seen_[row]) ++cut_ahead_;
+      seen_[row] = true;
+      item.tokens += item.examples.back().rows();
+    }
+    item.batch = task_.collate(item.examples);
+  } catch (...) {
+    ahead.error = std::current_exception();
+  }
+  ahead.position = sampler_.position();
+  ahead.cut_rows = cut_ahead_;
+  return ahead;
 }
 
 Loader::Item Loader::next() {
-  Item item;
-  for (const int64_t example : sampler_.next()) {
-    const std::unordered_map<int64_t, Example>::iterator found = window_.find(example);
-    if (found != window_.end()) {
-      item.examples.push_back(std::move(found->second));
-      window_.erase(found);
-    } else {
-      item.examples.push_back(encode(example));
-    }
-    const size_t row = static_cast<size_t>(example);
-    if (item.examples.back().dropped > 0 && !seen_[row]) ++cut_rows_;
-    seen_[row] = true;
-    item.tokens += item.examples.back().rows();
-  }
-  item.batch = task_.collate(item.examples);
-  return item;
+  if (!worker_.joinable()) start();
+  std::unique_lock<std::mutex> lock(mutex_);
+  changed_.wait(lock, [this] { return !ready_.empty(); });
+  if (ready_.front().error) std::rethrow_exception(ready_.front().error);
+  Ahead ahead = std::move(ready_.front());
+  ready_.pop_front();
+  lock.unlock();
+  changed_.notify_all();
+  position_ = ahead.position;
+  cut_rows_ = ahead.cut_rows;
+  return std::move(ahead.item);
 }
 
 void for_each_batch(const Task& task, int64_t count,

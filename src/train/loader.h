@@ -1,7 +1,12 @@
 #pragma once
+#include <condition_variable>
 #include <cstdint>
+#include <deque>
+#include <exception>
 #include <functional>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -35,17 +40,22 @@ struct DataView {
 };
 
 /// Training batches in the sampler's order. Rows are read and tokenised a window at a time, never
-/// the whole file.
+/// the whole file, by a thread that is a few batches ahead of the caller; what it fails with is
+/// thrown by the next() that would have returned the batch.
 class Loader {
  public:
   Loader(const Task& task, DataView view, uint64_t seed, SamplerOptions options);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
   struct Item {
     Batch batch;
     std::vector<Example> examples;
     int64_t tokens = 0;
   };
   Item next();
-  Sampler& sampler() { return sampler_; }
+  /// Of the batch that next() gives next.
+  Sampler::Position position() const { return position_; }
   /// Goes to a position of the sampler; `cut_rows` is what cut_rows() was there.
   /// Errors: BadInput for a position that does not exist.
   void seek(Sampler::Position position, int64_t cut_rows);
@@ -58,14 +68,36 @@ class Loader {
   }
 
  private:
+  /// A batch, and how things stand once it is given out.
+  struct Ahead {
+    Item item;
+    Sampler::Position position;
+    int64_t cut_rows = 0;
+    std::exception_ptr error = {};
+  };
+  static constexpr size_t kAhead = 4;  // batches
+
   Example encode(int64_t example) const;
+  Ahead make();
+  void start();
+  void stop();
+  void work();
 
   const Task& task_;
   DataView view_;
-  std::unordered_map<int64_t, Example> window_;  // encoded, not yet given out
+  Sampler::Position position_;
   int64_t cut_rows_ = 0;
+  // The thread's own while it runs:
+  std::unordered_map<int64_t, Example> window_;  // encoded, not yet given out
+  int64_t cut_ahead_ = 0;
   std::vector<bool> seen_;  // rows given out before
-  Sampler sampler_;         // last: its callback uses the members above
+  Sampler sampler_;         // its callback uses the members above
+  // Between both:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Ahead> ready_;
+  bool stopping_ = false;
+  std::thread worker_;
 };
 
 /// Runs `body` over the examples of a view in order of chunks; inside a chunk, batches are packed

@@ -197,8 +197,7 @@ Loss Trainer::chain(const Batch& batch, size_t policy) {
 void Trainer::diverged(const Window& window, const char* what) {
   std::vector<std::string> rows;
   for (const Loader::Item& item : window.items)
-    for (const Example& example : item.examples)
-      rows.push_back(parts_.train.where(example.id));
+    for (const Example& example : item.examples) rows.push_back(parts_.train.where(example.id));
   const size_t shown = std::min<size_t>(rows.size(), 5);
   const std::string more = rows.size() > shown ? format(" and {} more", rows.size() - shown) : "";
   rows.resize(shown);
@@ -238,7 +237,7 @@ void Trainer::accumulate(Window& window) {
     window.loss += sum.item<double>();
     window.count += loss.total.count;
     if (!std::isfinite(window.loss)) diverged(window, "loss");
-    if (sum.requires_grad()) backward(sum);
+    if (sum.requires_grad()) backward(sum, parts_.model.numerics().recompute != 0);
   }
   parts_.adaptation.after_backward(state_->pass);
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
@@ -277,7 +276,7 @@ void Trainer::train_window(Window& window) {
   run_.examples += window.examples;
   run_.tokens += window.tokens;
   run_.seconds += window.seconds;
-  run_.position = loader_.sampler().position();
+  run_.position = loader_.position();
 }
 
 void Trainer::log(const Json& record) {

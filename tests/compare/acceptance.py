@@ -43,7 +43,7 @@ S07 = [
     Method("adalora", "{adalora: {rank: 8, init_rank: 12}}", "5e-3", L * 2 * 12 * (2 * H + 1), ("5e-3", "1e-2")),
     Method("mam", "{mam: {prefix_length: 16, size: 16, scaling: 2, projection: false}}", "3e-3",
            2 * L * 16 * H + bottleneck(16), ("1e-3", "3e-3")),
-    Method("propetl", "{propetl: {size: 48}}", "2e-3", 2 * H * 48 + 48 + H + L * 2 * H * 48, ("1e-3", "2e-3", "4e-3")),
+    Method("propetl", "{propetl: {size: 48}}", "5e-3", 2 * H * 48 + 48 + H + L * 2 * H * 48, ("2e-3", "5e-3", "1e-2")),
     Method("diff_pruning", "{diff_pruning: {density: 0.005}}", "3e-4", round(0.005 * ALL), ("2e-4", "4e-4")),
 ]
 S07_SMALL = [Method("full", "full", "2e-4", ALL),
@@ -102,7 +102,7 @@ class Data:
                              text=self.text, label=self.label, epochs=args.epochs, folder=folder)
 
 
-NEWS = Data("masakhanews/xho", "headline", "category")
+NEWS = Data("masakhanews/yor", "headline", "category")
 SST2 = Data("sst2", "sentence", "label")
 
 
@@ -232,8 +232,9 @@ def s07(args):
                    gap >= -0.5 and sd["child_tuning"] <= 1.2 * sd["full"],
                    f"{gap:+.2f}, sd {sd['child_tuning']:.2f} against {sd['full']:.2f}")
     text = ["# S07: the methods of the PEFT survey on one table", "",
-            "Which of five topics has a Xhosa headline (MasakhaNEWS xho: the first 1,000 training rows, 297 test rows; one row is",
-            f"0.34 points). all-MiniLM-L6-v2, texts up to 96 tokens, {args.epochs} epochs of batches of 16, mean and standard deviation over",
+            "Which of five topics has a Yoruba headline (MasakhaNEWS yor: the first 1,000 training rows, 411 test rows; one row is 0.24",
+            "points). The sheet names Nigerian Pidgin or the like: there the head alone has 94 % (full fine-tuning 95 %), which leaves nothing",
+            f"to show. all-MiniLM-L6-v2, texts up to 96 tokens, {args.epochs} epochs of batches of 16, mean and standard deviation over",
             f"{args.seeds} seeds on the test part. `scripts/results s07 --tune` tries other learning rates, on the development part. The trained",
             "counts are of the bodies, the head is beside them.", "",
             *table(S07, rows), ""]
@@ -246,7 +247,7 @@ def s07(args):
 
 def s26(args):
     checks, text = Checks(), []
-    for data, title in ((NEWS, "MasakhaNEWS xho (five topics, headlines)"), (SST2, "SST-2 (two sentiments, 1,000 test rows)")):
+    for data, title in ((NEWS, "MasakhaNEWS yor (five topics, headlines)"), (SST2, "SST-2 (two sentiments, 1,000 test rows)")):
         rows = {m.label: compare(args, data, m) for m in S26 if not args.only or m.label in args.only}
         text += [f"## {title}", "", *table(S26, rows), ""]
         check_counts(checks, S26, rows)

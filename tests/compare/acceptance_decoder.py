@@ -121,6 +121,10 @@ def section(args, checks, check_adalora):
                    row["trainable"] == formula and found["mean"] < before, f"{before:.2f} to {found['mean']:.2f}")
     if "lora" in rows and "qlora" in rows:
         gap = rows["qlora"]["metrics"]["loss"]["mean"] / rows["lora"]["metrics"]["loss"]["mean"] - 1
+        with open(os.path.join(rows["qlora"]["folder"], "qlora-seed-1", "run.json"), encoding="utf-8") as file:
+            storage = json.load(file)["storage"]
+        share = storage["bytes"] / (2 * storage["weights"])
+        checks.add("QLoRA keeps the adapted projections in at most 0.30 of their bytes in bf16", share <= 0.30, f"{share:.3f}")
         checks.add("QLoRA's loss is within 3 % of LoRA's after as many steps", abs(gap) <= 0.03, f"{100 * gap:+.2f} %")
     if "adalora" in rows:
         check_adalora(checks, rows["adalora"], args.seeds)

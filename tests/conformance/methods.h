@@ -36,11 +36,11 @@ class MethodTest : public ::testing::TestWithParam<MethodCase> {
     model_ = new_model(kernels::DType::F64);
     batch_ = batch_of(*model_, {5, 1, 7, 3, 2, 6});
   }
-  std::unique_ptr<Model> new_model(kernels::DType type) const {
+  std::unique_ptr<Model> new_model(kernels::DType type, int recompute = 0) const {
     HeadRequest head;
     head.kind = HeadKind::Sequence;
     head.labels = 3;
-    return model_of(GetParam().architecture, head, type);
+    return model_of(GetParam().architecture, head, type, Json::object(), recompute);
   }
   const std::string& method() const { return GetParam().method; }
   const Entry<Tuner>& entry() const { return registry_.at(method()); }

@@ -44,6 +44,28 @@ TEST_P(Methods, GradientsReachItsParametersAndOnlyThose) {
   }
 }
 
+TEST_P(Methods, RecomputedBlocksGiveTheSameLossAndGradients) {
+  const auto run = [&](int recompute) {
+    const std::unique_ptr<Model> model = new_model(kernels::DType::F64, recompute);
+    Adaptation adaptation(*model, registry_, 1);
+    adaptation.add("default", with_dropout());
+    disturb(adaptation);
+    const Tensor value = loss(*model, training(batch_), &adaptation);
+    backward(value, recompute != 0);
+    Values result{{"loss", value.detach()}};
+    for (const Param& param : adaptation.trainable())
+      if (param.value.grad().defined()) result[param.name] = param.value.grad().clone();
+    return result;
+  };
+  const Values kept = run(0);
+  for (const int blocks : {-1, 1}) {
+    const Values again = run(blocks);
+    ASSERT_EQ(again.size(), kept.size());
+    for (const Values::value_type& entry : kept)
+      EXPECT_LE(distance(again.at(entry.first), entry.second), 1e-13) << entry.first;
+  }
+}
+
 TEST_P(Methods, TrainingLeavesTheBaseBitIdenticalAndRemovalGivesItBack) {
   const Values base = base_tensors(*model_), outputs = everything(*model_, batch_);
   adapt();

@@ -59,11 +59,11 @@ Json config_of(const std::string& architecture) {
 }
 
 std::unique_ptr<Model> model_of(const std::string& architecture, const HeadRequest& head,
-                                kernels::DType type, const Json& changes) {
+                                kernels::DType type, const Json& changes, int recompute) {
   Json config = config_of(architecture);
   config.update(changes);
   LoadOptions options;
-  options.numerics.compute = type;
+  options.numerics = {type, recompute};
   options.head = head;
   options.own_head = true;
   std::unique_ptr<Model> model = init_model(config, "tiny.json", options);

@@ -32,7 +32,7 @@ Tensor noise(const std::string& name, const std::vector<int64_t>& shape, double 
 void ordinary_weights(Model& model);
 std::unique_ptr<Model> model_of(const std::string& architecture, const HeadRequest& head,
                                 kernels::DType type = kernels::DType::F64,
-                                const Json& changes = Json::object());
+                                const Json& changes = Json::object(), int recompute = 0);
 /// The tiny configuration of the architecture.
 Json config_of(const std::string& architecture);
 std::vector<std::string> architecture_names();

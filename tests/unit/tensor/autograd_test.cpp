@@ -156,5 +156,37 @@ TEST(AsLeaf, SharesMemoryAndAsksForGradients) {
   EXPECT_FALSE(x.requires_grad());
 }
 
+TEST(Recomputed, RunsItsBodyAgainForTheSameGradients) {
+  const Tensor x = as_leaf(random_matrix(1, 3, 4)), w = as_leaf(random_matrix(2, 4, 5)),
+               outside = as_leaf(random_matrix(3, 3, 5));
+  int runs = 0;
+  const auto body = [&, outside](const Tensors& in) {
+    ++runs;
+    EXPECT_FALSE(in[2].defined());
+    return (in[0].matmul(in[1]) + outside * outside).tanh();
+  };
+  body({x, w, Tensor()}).sum().backward();
+  std::vector<Tensor> expected;
+  for (const Tensor& leaf : {x, w, outside}) {
+    expected.push_back(leaf.grad().clone());
+    leaf.mutable_grad() = Tensor();
+  }
+  runs = 0;
+  const Tensor y = recomputed({x, w, Tensor()}, body);
+  EXPECT_EQ(runs, 1);
+  backward(y.sum(), true);
+  EXPECT_EQ(runs, 2);
+  size_t i = 0;
+  for (const Tensor& leaf : {x, w, outside}) EXPECT_EQ(worst(leaf.grad(), expected[i++]), 0);
+}
+
+TEST(Recomputed, WithoutGradientsKeepsNothing) {
+  const Tensor x = random_matrix(1, 2, 2), leaf = as_leaf(x);
+  const auto twice = [](const Tensors& in) { return in[0] * 2; };
+  EXPECT_FALSE(recomputed({x}, twice).requires_grad());
+  const at::NoGradGuard no_grad;
+  EXPECT_FALSE(recomputed({leaf}, twice).requires_grad());
+}
+
 }  // namespace autograd_test
 }  // namespace attune
