@@ -127,6 +127,8 @@ def compare(arguments):
         if arguments.only and arguments.only not in f"{model} {method} {shape}":
             continue
         sizes = ["--lognormal", shape.split(":")[1]] if ":" in shape else ["--shape", shape]
+        sizes += ["--mapped", "build/bench-models"]
+        run([arguments.step, model, "frozen", *sizes, "--steps", "1", "--warmup", "0"])  # makes the checkpoint
         for dtype in ("bf16", "fp32"):
             ours, theirs = [], []
             lengths = run([arguments.step, "lengths", *sizes])
@@ -165,7 +167,7 @@ def write(arguments, rows, threads):
         "Made by `scripts/bench-peers`; whole training steps (forward, loss, backward, clipping, AdamW), no dropout, LoRA",
         "r = 8 on q and v. Tokens are real ones, never padding. *Ceiling*: packed oneDNN products of the model's shapes,",
         "measured in the same process before and after. Attune keeps fp32 master weights and moments; the peer in bf16 keeps",
-        f"everything in bf16. Each figure is the median of {arguments.steps} steps, the better of {arguments.rounds} rounds; ratios hold for one",
+        f"everything in bf16; both read a checkpoint from the disk. Each figure is the median of {arguments.steps} steps, the better of {arguments.rounds} rounds; ratios hold for one",
         "machine and run.", "",
         f"Machine: {cpu_name()}, {threads} threads ({rows[0][4]['isa']}); torch {versions['torch']}, transformers "
         f"{versions['transformers']}, SDPA attention, "

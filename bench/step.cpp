@@ -3,7 +3,12 @@
 //
 //   step MODEL METHOD [--dtype bf16|fp32] [--storage full|int8|nf4] [--shape 16x128 | --lognormal
 //   32]
-//        [--steps 10] [--warmup 2] [--threads 0]
+//        [--steps 10] [--warmup 2] [--threads 0] [--mapped DIR] [--recompute none|blocks|N] [--sets
+//        N]
+//
+// --mapped: the weights are those of a checkpoint in DIR/MODEL (made there when it is not there),
+// as a user's are; otherwise they are drawn in memory, where they stay. --sets: forward passes
+// alone, over N sets of the method, the sequences taking them in turn.
 //
 // MODEL: bert-base, minilm, decoder; or `lengths`, which prints those of the batch alone.
 // METHOD: full; frozen (a trained head alone: no backward pass through the body); bare (one bias or
@@ -23,6 +28,7 @@
 
 #include "arch/load.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/random.h"
 #include "base/text.h"
 #include "core/adaptation.h"
@@ -36,6 +42,7 @@
 #include "tensor/process.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
+#include "train/adapter_files.h"
 #include "train/optimizer.h"
 #include "train/trainer.h"
 
@@ -44,7 +51,9 @@ namespace {
 
 struct Setting {
   std::string model = "minilm", method = "{lora: {rank: 8}}", dtype = "bf16", storage = "full";
-  int64_t sequences = 16, length = 128, lognormal = 0, steps = 10, warmup = 2;
+  std::string mapped;  // a folder of checkpoints; empty: weights in memory
+  int64_t sequences = 16, length = 128, lognormal = 0, steps = 10, warmup = 2, sets = 0;
+  int recompute = 0;
   int threads = 0;
 };
 
@@ -166,7 +175,8 @@ class Bench {
     options.own_head = true;
     lengths_ = lengths_of(setting);
     const int64_t longest = *std::max_element(lengths_.begin(), lengths_.end());
-    model_ = init_model(config_of(setting.model, longest), setting.model, options);
+    options.numerics.recompute = setting.recompute;
+    make_model(config_of(setting.model, longest), options);
     StorageOptions storage;
     storage.kind = setting.storage;
     store(*model_, storage);
@@ -182,10 +192,11 @@ class Bench {
       adaptation_->add(
           "default", {biases ? "bias" : "norms", Json{{"sites", first + (biases ? "q" : "norm")}}});
     } else if (setting.method != "frozen") {
-      if (method.is_string())
-        adaptation_->add("default", {method.get<std::string>(), Json::object()});
-      else
-        adaptation_->add("default", {method.begin().key(), method.begin().value()});
+      const TunerSpec spec = method.is_string()
+                                 ? TunerSpec{method.get<std::string>(), Json::object()}
+                                 : TunerSpec{method.begin().key(), method.begin().value()};
+      adaptation_->add("default", spec);
+      for (int64_t i = 1; i < setting.sets; ++i) adaptation_->add(format("set {}", i), spec);
     }
     const Registry<Objective> registry = objectives();
     const Entry<Objective>& entry = registry.at("cross_entropy");
@@ -202,6 +213,10 @@ class Bench {
       for (size_t i = 0; i < lengths_.size(); ++i) labels.push_back(static_cast<int64_t>(i % 2));
     }
     batch_.fields["labels"] = int64_tensor(labels);
+    std::vector<int32_t> sets;
+    for (size_t i = 0; setting.sets > 1 && i < lengths_.size(); ++i)
+      sets.push_back(static_cast<int32_t>(static_cast<int64_t>(i) % setting.sets));
+    if (!sets.empty()) batch_.sets = int32_tensor(sets);
   }
 
   Json run() {
@@ -225,6 +240,7 @@ class Bench {
                 {"method", setting_.method},
                 {"dtype", setting_.dtype},
                 {"storage", setting_.storage},
+                {"sets", setting_.sets},
                 {"threads", kernels::threads()},
                 {"isa", kernels::isa_name(kernels::isa())},
                 {"sequences", lengths_.size()},
@@ -248,7 +264,27 @@ class Bench {
   }
 
  private:
+  void make_model(const Json& config, const LoadOptions& options) {
+    if (setting_.mapped.empty()) {
+      model_ = init_model(config, setting_.model, options);
+      return;
+    }
+    const std::string folder = format("{}/{}-{}", setting_.mapped, setting_.model,
+                                      config["max_position_embeddings"].dump());
+    if (!file_exists(folder + "/config.json")) {
+      FreshDirectory fresh(folder);
+      write_model(*init_model(config, setting_.model, options), "", fresh.path(), Json::object());
+      fresh.replace();
+    }
+    model_ = load_model(folder, options).model;
+  }
+
   double step() {
+    if (setting_.sets > 0) {
+      const at::NoGradGuard no_grad;
+      batch_.pass.training = false;
+      return objective_->compute(*model_, batch_).total.sum.item<double>();
+    }
     std::vector<Param> params = adaptation_->trainable();
     clear_gradients(params);
     batch_.pass.step = ++steps_;
@@ -311,6 +347,12 @@ Setting parse(const std::vector<std::string>& arguments) {
       setting.warmup = std::stoll(value);
     else if (key == "--threads")
       setting.threads = std::stoi(value);
+    else if (key == "--mapped")
+      setting.mapped = value;
+    else if (key == "--sets")
+      setting.sets = std::stoll(value);
+    else if (key == "--recompute")
+      setting.recompute = value == "none" ? 0 : value == "blocks" ? -1 : std::stoi(value);
     else if (key == "--lognormal")
       setting.lognormal = std::stoll(value);
     else if (key == "--shape") {

@@ -44,7 +44,10 @@ int report_run(const Json& args, int status, const Json& result) {
   if (result["metrics"].is_object())
     text += format("\n{} (step {}): {}", result["kept"]["which"].get<std::string>(),
                    result["kept"]["step"].get<int64_t>(), metric_line(result["metrics"]));
-  text += format("\nresult in {}/adapter; try: attune predict {} --text \"...\"", run, run);
+  const std::string model = directory_exists(run + "/model")
+                                ? format(", a Hugging Face checkpoint in {}/model", run)
+                                : "";
+  text += format("\nresult in {}/adapter{}; try: attune predict {} --text \"...\"", run, model, run);
   answer(args, result, text);
   return 0;
 }

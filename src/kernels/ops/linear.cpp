@@ -2,6 +2,9 @@
 
 #include <fmt/ranges.h>
 
+#include <map>
+#include <utility>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "tensor/autograd.h"
@@ -156,6 +159,30 @@ Tensor decoded(const kernels::QuantizedMatrix& codes, at::ScalarType type) {
   return values;
 }
 
+namespace {
+
+/// A weight that changes before it is multiplied by again is packed into memory that all weights of
+/// its shape share.
+void multiply_once(const Tensor& a, const WeightSource& weight, bool transposed, const Tensor& c,
+                   const Tensor& bias) {
+  static thread_local std::map<std::pair<int64_t, int64_t>, kernels::PackedMatrix> scratch;
+  weight.copies->drop();
+  const Tensor dense = dense_as(weight.dense, weight.dense.scalar_type());
+  const kernels::Matrix values = view(dense, transposed);
+  const std::pair<int64_t, int64_t> shape{values.used_rows(), values.used_cols()};
+  const auto found = scratch.find(shape);
+  if (found != scratch.end()) {
+    found->second.fill(values);
+  } else {
+    if (scratch.size() >= 16) scratch.clear();  // another model
+    scratch.emplace(shape, kernels::PackedMatrix(values, DType::BF16));
+  }
+  kernels::gemm(view(a), scratch.at(shape), target(c), bias.defined() ? bias.data_ptr() : nullptr,
+                false);
+}
+
+}  // namespace
+
 Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias,
               const std::vector<LowRankTerm>& terms, const Tensor& row_keys) {
   if (x_in.dim() != 2 || (weight.codes == nullptr && weight.dense.dim() != 2) ||
@@ -166,7 +193,11 @@ Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias
   WeightSource w = weight;
   if (w.dense.defined()) w.dense = w.dense.detach();
   Tensor y = at::empty({x.size(0), w.out()}, x.options());
-  multiply_weight(x, w, true, y, b);
+  const bool need_x = wants_gradient(x_in), need_w = wants_gradient(weight.dense),
+             need_b = wants_gradient(bias);
+  const bool once = need_w && weight.copies != nullptr && dtype_of(x) == DType::BF16;
+  const auto multiply = once ? multiply_once : multiply_weight;
+  multiply(x, w, true, y, b);
   Tensors inputs{x_in, weight.dense, bias};
   std::vector<Side> sides;
   for (const LowRankTerm& term : terms) {
@@ -175,14 +206,12 @@ Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias
     inputs.push_back(term.down);
     inputs.push_back(term.up);
   }
-  const bool need_x = wants_gradient(x_in), need_w = wants_gradient(weight.dense),
-             need_b = wants_gradient(bias);
   const Tensor keep_x = need_w ? x : Tensor();
   const at::ScalarType type = x.scalar_type();
   return record(y, inputs, "linear", [=](const Tensors& g) -> Tensors {
     const Tensor dy = dense_as(g[0], type);
     Tensor dx = need_x ? at::empty({dy.size(0), w.in()}, dy.options()) : Tensor();
-    if (need_x) multiply_weight(dy, w, false, dx, Tensor());
+    if (need_x) multiply(dy, w, false, dx, Tensor());
     Tensors result{dx,
                    need_w ? product(dy, keep_x, true, false, master_of(dtype_of(dy))) : Tensor(),
                    need_b ? bias_gradient(dy) : Tensor()};

@@ -12,6 +12,7 @@ namespace attune {
 
 /// Compute copies of one weight [out, in]: packed for the forward and the backward product, remade
 /// when the weight changes. Only bf16 keeps copies; float and double multiply the weight in place.
+/// A weight that trains keeps none either: each would serve one product and then be stale.
 class WeightCopies {
  public:
   /// W^T as right operand [in, out].
@@ -19,6 +20,11 @@ class WeightCopies {
   /// W as right operand [out, in].
   const kernels::PackedMatrix& backward(const at::Tensor& weight);
   int64_t bytes() const;
+  /// Frees the copies; they are made again when they are asked for.
+  void drop() {
+    forward_ = Copy();
+    backward_ = Copy();
+  }
   /// The weight stands in a mapped file: once it is copied its pages may go (base/file.h).
   void weight_is_mapped(bool mapped) { mapped_ = mapped; }
   bool weight_is_mapped() const { return mapped_; }
