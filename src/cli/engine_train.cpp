@@ -47,7 +47,8 @@ int report_run(const Json& args, int status, const Json& result) {
   const std::string model = directory_exists(run + "/model")
                                 ? format(", a Hugging Face checkpoint in {}/model", run)
                                 : "";
-  text += format("\nresult in {}/adapter{}; try: attune predict {} --text \"...\"", run, model, run);
+  text +=
+      format("\nresult in {}/adapter{}; try: attune predict {} --text \"...\"", run, model, run);
   answer(args, result, text);
   return 0;
 }

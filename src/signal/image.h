@@ -13,8 +13,8 @@ struct Image {
 
 /// Reads a PNG or JPEG file as RGB (3 channels); what it is shows in its first bytes, not in its
 /// name. Palettes and grey become RGB, 16 bits a channel become 8, alpha is dropped without mixing.
-/// Differs: a turn that EXIF asks for is not made, as in PIL's Image.open; PNG files whose gAMA is
-/// not sRGB's are converted to sRGB, which PIL does not do.
+/// A turn that a JPEG's EXIF asks for is made, as transformers' load_image and datasets do.
+/// Differs: PNG files whose gAMA is not sRGB's are converted to sRGB, which PIL does not do.
 /// Errors: NotFound; Corrupt for damaged or cut files; Unsupported for other formats, CMYK JPEG and
 /// images of more than 2^28 pixels; each names the file.
 Image read_image(const std::string& path);

@@ -34,6 +34,61 @@ TEST(ReadImage, GivesThePixelsOfPillow) {
     expect_is(read_image(kFolder + name), record, name);
 }
 
+/// photo.jpg with an EXIF marker that asks for a turn.
+std::string asking(int orientation, bool big) {
+  const auto number = [&](uint32_t value, int bytes) {
+    std::string text;
+    for (int i = 0; i < bytes; ++i) {
+      const int byte = big ? bytes - 1 - i : i;
+      text += static_cast<char>(value >> (8 * byte) & 0xff);
+    }
+    return text;
+  };
+  const std::string entry = number(0x0112, 2) + number(3, 2) + number(1, 4) +
+                            number(static_cast<uint32_t>(orientation), 2);
+  const std::string other = number(0x0100, 2) + number(4, 2) + number(1, 4) + number(640, 4);
+  const std::string exif = std::string("Exif\0\0", 6) + (big ? "MM" : "II") + number(42, 2) +
+                           number(8, 4) + number(2, 2) + other + entry + number(0, 2) +
+                           number(0, 4);
+  std::string marker = "\xff\xe1";
+  marker += static_cast<char>((exif.size() + 2) >> 8);
+  marker += static_cast<char>((exif.size() + 2) & 0xff);
+  std::string photo = read_file(kFolder + "photo.jpg");
+  return photo.insert(2, marker + exif);
+}
+
+TEST(ReadImage, TurnsAPhotoAsItsExifAsks) {
+  // Where the stored first row and first column are to be seen (EXIF 2.32, 4.6.4 A).
+  const char* const kSides[8][2] = {{"top", "left"},     {"top", "right"},  {"bottom", "right"},
+                                    {"bottom", "left"},  {"left", "top"},   {"right", "top"},
+                                    {"right", "bottom"}, {"left", "bottom"}};
+  const Image stored = read_image(kFolder + "photo.jpg");
+  const TempFolder folder;
+  for (int turn = 1; turn <= 8; ++turn) {
+    const Image seen = read_image(folder.write("turned.jpg", asking(turn, turn % 2 == 0)));
+    const std::string row_side = kSides[turn - 1][0], column_side = kSides[turn - 1][1];
+    ASSERT_EQ(seen.height, turn < 5 ? stored.height : stored.width) << turn;
+    ASSERT_EQ(seen.width, turn < 5 ? stored.width : stored.height) << turn;
+    for (int64_t r = 0; r < stored.height; ++r)
+      for (int64_t c = 0; c < stored.width; ++c) {
+        int64_t x = 0, y = 0;
+        const auto place = [&](const std::string& side, int64_t distance) {
+          if (side == "top") y = distance;
+          if (side == "bottom") y = seen.height - 1 - distance;
+          if (side == "left") x = distance;
+          if (side == "right") x = seen.width - 1 - distance;
+        };
+        place(row_side, r);
+        place(column_side, c);
+        for (int64_t k = 0; k < 3; ++k)
+          ASSERT_EQ(seen.pixels[static_cast<size_t>((y * seen.width + x) * 3 + k)],
+                    stored.pixels[static_cast<size_t>((r * stored.width + c) * 3 + k)])
+              << turn;
+      }
+  }
+  EXPECT_EQ(read_image(folder.write("turned.jpg", asking(9, true))).height, stored.height);
+}
+
 TEST(Resize, GivesThePixelsOfPillowForEveryFilter) {
   const Image image = read_image(kFolder + "rgb.png");
   for (const Json& record : golden()["resize"])
