@@ -183,9 +183,12 @@ class DiffPruning final : public Tuner {
     }
     const std::vector<Tensor> masks = largest_elements(sizes, kept());
     for (size_t i = 0; i < masks.size(); ++i) {
-      differences_[i].mask.copy_(masks[i]);
-      differences_[i].w.detach().mul_(masks[i]);
-      mark_changed(differences_[i].w);
+      Difference& d = differences_[i];
+      d.mask.copy_(masks[i]);
+      d.w.detach().masked_fill_(masks[i].eq(0), 0);
+      mark_changed(d.w);
+      d.alpha.detach().zero_();  // no gate is looked at from here on
+      if (d.group.defined()) d.group.detach().zero_();
     }
     gate_mask_.zero_();
     fixed_.fill_(1);

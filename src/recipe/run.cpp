@@ -2,6 +2,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/error.h"
@@ -66,7 +67,15 @@ Json machine() {
               {"instructions", kernels::isa_name(kernels::isa())}};
 }
 
-Json run_record(Session& session, const Trainer::Result& result, const TrainConfig& config) {
+/// What the kept adapter takes: less than its tensors where they are mostly zeros.
+int64_t stored_bytes(const std::string& run, const Cost& cost) {
+  std::error_code absent;
+  const uintmax_t file = fs::file_size(run + "/adapter/attune.safetensors", absent);
+  return absent ? cost.stored_bytes : std::min(cost.stored_bytes, static_cast<int64_t>(file));
+}
+
+Json run_record(Session& session, const std::string& run, const Trainer::Result& result,
+                const TrainConfig& config) {
   const Cost cost = session.adaptation().cost();
   const AdapterCard card = session.card();
   return Json{
@@ -86,7 +95,7 @@ Json run_record(Session& session, const Trainer::Result& result, const TrainConf
       {"rows_cut", result.cut_rows},
       {"costs", Json{{"trainable", cost.trainable},
                      {"head", cost.head},
-                     {"stored_bytes", cost.stored_bytes}}},
+                     {"stored_bytes", stored_bytes(run, cost)}}},
       {"storage", Json{{"weights", session.stored().weights}, {"bytes", session.stored().bytes}}},
       {"peak_bytes", peak_resident_bytes()},
       {"seed", session.recipe().seed},
@@ -134,7 +143,7 @@ int finish(Session& session, const std::string& run, const Trainer::Result& resu
   if (result.cut_rows > 0)
     log_warning("{} row(s) were longer than data.max_length and were cut",
                 with_thousands(result.cut_rows));
-  out = run_record(session, result, config);
+  out = run_record(session, run, result, config);
   write_file_atomic(run + "/run.json", out.dump(2) + "\n");
   write_trainer_state(run, result, config);
   for (const TunerSpec& spec : session.adaptation().specs("default"))

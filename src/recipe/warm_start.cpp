@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -9,7 +10,6 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "exchange/peft.h"
-#include "io/safetensors.h"
 #include "recipe/target.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
@@ -151,41 +151,45 @@ void WarmStart::does_not_fit(const std::string& what,
 
 /// Where both have the tensor, its shape must be the same; a head may be made in another way.
 void WarmStart::check_tensors(const std::vector<std::pair<std::string, Tensor>>& tensors,
-                              const SafetensorsFile& file, bool with_head,
+                              const std::map<std::string, Tensor>& saved, bool with_head,
                               const std::vector<std::string>& different) const {
   std::set<std::string> known;
   for (const std::pair<std::string, Tensor>& entry : tensors) {
     known.insert(entry.first);
     const std::string site = site_of(entry.first);
     if (site == "head.proj" && !with_head) continue;
-    if (!file.has(entry.first)) {
+    const std::map<std::string, Tensor>::const_iterator found = saved.find(entry.first);
+    if (found == saved.end()) {
       if (starts_with(site, "head.")) continue;  // another way of pooling
       does_not_fit(format("there is no tensor {} there", entry.first), different);
     }
-    const std::vector<int64_t> there = file.tensor(entry.first).sizes().vec();
+    const std::vector<int64_t> there = found->second.sizes().vec();
     if (there != entry.second.sizes().vec())
       does_not_fit(format("the tensor {} has shape [{}] there and [{}] here", entry.first,
                           fmt::join(there, ", "), fmt::join(entry.second.sizes().vec(), ", ")),
                    different);
   }
-  for (const TensorInfo& info : file.tensors())
-    if (known.count(info.name) == 0 && !starts_with(site_of(info.name), "head."))
-      does_not_fit(format("the tensor {} is only there", info.name), different);
+  for (const std::pair<const std::string, Tensor>& entry : saved)
+    if (known.count(entry.first) == 0 && !starts_with(site_of(entry.first), "head."))
+      does_not_fit(format("the tensor {} is only there", entry.first), different);
 }
 
 void WarmStart::fill(Adaptation& adaptation, bool with_head) const {
   const Json here = adaptation.manifest("default");
   check_methods(here);
   const std::vector<std::string> different = differences(card_.methods, here);
-  const SafetensorsFile file(folder_ + "/attune.safetensors");
+  std::map<std::string, Tensor> saved;
+  for (std::pair<std::string, Tensor>& entry : read_adapter_tensors(folder_))
+    saved.insert(std::move(entry));
   const std::vector<std::pair<std::string, Tensor>> tensors = adaptation.tensors("default");
-  check_tensors(tensors, file, with_head, different);
+  check_tensors(tensors, saved, with_head, different);
   for (const std::string& difference : different)
     log_warning("init_from: {}; the values of {} are taken as they are", difference, name_);
   at::NoGradGuard no_grad;
   for (const std::pair<std::string, Tensor>& entry : tensors) {
-    if (!file.has(entry.first) || (site_of(entry.first) == "head.proj" && !with_head)) continue;
-    entry.second.detach().copy_(file.tensor(entry.first));
+    const std::map<std::string, Tensor>::const_iterator found = saved.find(entry.first);
+    if (found == saved.end() || (site_of(entry.first) == "head.proj" && !with_head)) continue;
+    entry.second.detach().copy_(found->second);
     mark_changed(entry.second);
   }
 }

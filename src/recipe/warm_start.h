@@ -1,4 +1,5 @@
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -6,8 +7,6 @@
 #include "train/adapter_files.h"
 
 namespace attune {
-
-class SafetensorsFile;
 
 /// The run, or adapter directory, whose values another run starts from (`init_from`).
 class WarmStart {
@@ -40,7 +39,7 @@ class WarmStart {
  private:
   void check_methods(const Json& here) const;
   void check_tensors(const std::vector<std::pair<std::string, Tensor>>& tensors,
-                     const SafetensorsFile& file, bool with_head,
+                     const std::map<std::string, Tensor>& saved, bool with_head,
                      const std::vector<std::string>& different) const;
   [[noreturn]] void does_not_fit(const std::string& what,
                                  const std::vector<std::string>& different) const;

@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "io/safetensors.h"
 #include "tensor/torch.h"
+#include "tensor/types.h"
 
 namespace attune {
 
@@ -61,11 +62,85 @@ void FreshDirectory::replace() {
   replaced_ = true;
 }
 
+namespace {
+
+constexpr int64_t kLeastSparse = 1 << 16;  // elements
+
+/// Places of the elements whose bits are not all 0, int64 [count].
+Tensor places_of(const Tensor& values) {
+  const Tensor flat = values.contiguous().reshape({-1});
+  return flat.view(flat.scalar_type() == at::kDouble ? at::kLong : at::kInt)
+      .ne(0)
+      .nonzero()
+      .reshape({-1});
+}
+
+/// Tensors that are mostly zeros, as places and values.
+NamedTensors packed(const NamedTensors& tensors) {
+  NamedTensors result;
+  for (const std::pair<std::string, Tensor>& entry : tensors) {
+    const Tensor& value = entry.second;
+    const bool large = value.numel() >= kLeastSparse && value.numel() <= INT32_MAX &&
+                       (value.scalar_type() == at::kFloat || value.scalar_type() == at::kDouble);
+    const Tensor places = large ? places_of(value) : Tensor();
+    if (!large || places.numel() > value.numel() / 3) {
+      result.push_back(entry);
+      continue;
+    }
+    result.emplace_back(entry.first + "#places", places.to(at::kInt));
+    result.emplace_back(entry.first + "#values",
+                        value.contiguous().reshape({-1}).index_select(0, places));
+    result.emplace_back(entry.first + "#shape", int64_tensor(value.sizes().vec()));
+  }
+  return result;
+}
+
+Tensor unpacked(const SafetensorsFile& file, const std::string& name) {
+  const std::string path = file.path();
+  for (const char* part : {"#values", "#shape"})
+    if (!file.has(name + part))
+      fail(ErrorCode::Corrupt, "{}: tensor {}{} is missing beside {}#places", path, name, part,
+           name);
+  const Tensor places = file.tensor(name + "#places").to(at::kLong),
+               values = file.tensor(name + "#values"),
+               shape = file.tensor(name + "#shape").to(at::kLong).contiguous();
+  int64_t count = 1;
+  std::vector<int64_t> sizes;
+  for (int64_t i = 0; i < shape.numel(); ++i) {
+    sizes.push_back(pointer<const int64_t>(shape)[i]);
+    const bool fits = sizes.back() >= 0 && (sizes.back() == 0 || count <= INT32_MAX / sizes.back());
+    if (!fits) fail(ErrorCode::Corrupt, "{}: {}#shape holds no shape", path, name);
+    count *= sizes.back();
+  }
+  const bool inside = places.numel() == 0 ||
+                      (places.min().item<int64_t>() >= 0 && places.max().item<int64_t>() < count);
+  if (places.numel() != values.numel() || !inside)
+    fail(ErrorCode::Corrupt, "{}: {}#places does not fit {}#values or {}#shape", path, name, name,
+         name);
+  return at::zeros({count}, values.options()).index_copy_(0, places, values).reshape(sizes);
+}
+
+}  // namespace
+
+NamedTensors read_adapter_tensors(const std::string& directory) {
+  const SafetensorsFile file(directory + "/attune.safetensors");
+  NamedTensors tensors;
+  for (const TensorInfo& info : file.tensors()) {
+    const size_t mark = info.name.rfind('#');
+    const std::string part = mark == std::string::npos ? "" : info.name.substr(mark);
+    if (part == "#places")
+      tensors.emplace_back(info.name.substr(0, mark), unpacked(file, info.name.substr(0, mark)));
+    else if (part != "#values" && part != "#shape")
+      tensors.emplace_back(info.name, file.tensor(info.name));
+  }
+  return tensors;
+}
+
 void save_adapter(const Adaptation& adaptation, const std::string& set, const AdapterCard& card,
                   const std::string& directory,
                   const std::function<void(const std::string&)>& beside) {
   FreshDirectory fresh(directory);
-  save_safetensors(fresh.path() + "/attune.safetensors", adaptation.tensors(set));
+  save_safetensors(fresh.path() + "/attune.safetensors", packed(adaptation.tensors(set)));
   const Json json{
       {"format", "attune-adapter"},
       {"version", 1},
@@ -118,11 +193,8 @@ void load_adapter(Adaptation& adaptation, const std::string& set, const std::str
          "tensors have {}...; "
          "give the model it was trained on",
          directory, card.base, card.fingerprint.substr(0, 16), base_fingerprint.substr(0, 16));
-  const SafetensorsFile file(directory + "/attune.safetensors");
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  for (const TensorInfo& info : file.tensors())
-    tensors.emplace_back(info.name, file.tensor(info.name));
-  adaptation.restore(set, card.methods, tensors, directory + "/attune.safetensors");
+  adaptation.restore(set, card.methods, read_adapter_tensors(directory),
+                     directory + "/attune.safetensors");
 }
 
 }  // namespace attune

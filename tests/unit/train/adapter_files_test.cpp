@@ -1,5 +1,7 @@
 #include "train/adapter_files.h"
 
+#include <cmath>
+
 #include "base/file.h"
 #include "io/safetensors.h"
 #include "support/temp_folder.h"
@@ -46,6 +48,46 @@ class AdapterFiles : public ::testing::Test {
   Adaptation adaptation_;
   AdapterCard card_;
 };
+
+TEST_F(AdapterFiles, ATensorThatIsMostlyZerosIsKeptAsPlacesAndValues) {
+  const auto model_of_words = [] {
+    Json config = architectures().at("bert").make(Options())->tiny_config();
+    config["vocab_size"] = 70000;
+    LoadOptions options;
+    options.numerics.compute = kernels::DType::F64;
+    options.head = {HeadKind::Sequence, 3, "mean"};
+    options.own_head = true;
+    return init_model(config, "tiny.json", options);
+  };
+  const auto table_of = [](const Adaptation& adaptation) {
+    for (const std::pair<std::string, at::Tensor>& entry : adaptation.tensors("default"))
+      if (entry.second.size(0) == 70000) return entry;
+    return std::pair<std::string, at::Tensor>();
+  };
+  const std::unique_ptr<Model> model = model_of_words(), other = model_of_words();
+  Adaptation adaptation(*model, registry_, 1), loaded(*other, registry_, 1);
+  adaptation.add("default", {"full", Json::object()});
+  const std::pair<std::string, at::Tensor> table = table_of(adaptation);
+  table.second.zero_();
+  table.second.select(0, 69999).fill_(-1.5);
+  table.second.select(0, 7).fill_(-0.0);  // its bits are kept
+  save_adapter(adaptation, "default", card_, folder_.file("sparse"));
+  const SafetensorsFile file(folder_.file("sparse/attune.safetensors"));
+  EXPECT_FALSE(file.has(table.first));
+  EXPECT_EQ(file.tensor(table.first + "#values").numel(), 2 * table.second.size(1));
+  load_adapter(loaded, "default", folder_.file("sparse"), card_.fingerprint);
+  EXPECT_TRUE(at::equal(table_of(loaded).second, table.second));
+  EXPECT_TRUE(std::signbit(table_of(loaded).second[7][0].item<double>()));
+
+  NamedTensors tensors;
+  for (const TensorInfo& info : file.tensors())
+    if (info.name != table.first + "#shape")
+      tensors.emplace_back(info.name, file.tensor(info.name).clone());
+  save_safetensors(folder_.file("sparse/attune.safetensors"), tensors);
+  EXPECT_NE(error_text(ErrorCode::Corrupt, [&] { read_adapter_tensors(folder_.file("sparse")); })
+                .find("#shape is missing"),
+            std::string::npos);
+}
 
 TEST_F(AdapterFiles, TheCardComesBackAsItWasSaved) {
   const AdapterCard card = read_adapter_card(folder_.file("adapter"));
