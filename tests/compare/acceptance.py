@@ -44,7 +44,6 @@ S07 = [
     Method("mam", "{mam: {prefix_length: 16, size: 16, scaling: 2, projection: false}}", "3e-3",
            2 * L * 16 * H + bottleneck(16), ("1e-3", "3e-3")),
     Method("propetl", "{propetl: {size: 48}}", "5e-3", 2 * H * 48 + 48 + H + L * 2 * H * 48, ("2e-3", "5e-3", "1e-2")),
-    Method("diff_pruning", "{diff_pruning: {density: 0.005}}", "3e-4", round(0.005 * ALL), ("2e-4", "4e-4")),
 ]
 S07_SMALL = [Method("full", "full", "2e-4", ALL),
              Method("child_tuning", "{child_tuning: {mode: D, share: 0.3}}", "2e-4", round(0.3 * ALL))]
