@@ -33,7 +33,7 @@ def bottleneck(size, places=1):
 S07 = [
     Method("head", "head", "3e-2", 0, ("1e-2", "3e-2", "6e-2")),
     Method("full", "full", "2e-4", ALL, ("1e-4", "2e-4", "4e-4")),
-    Method("adapter", "{adapter: {placement: pfeiffer, size: 24}}", "3e-3", bottleneck(24), ("3e-3", "8e-3")),
+    Method("adapter", "{adapter: {placement: pfeiffer, size: 24}}", "8e-3", bottleneck(24), ("3e-3", "8e-3")),
     Method("prompt", "{prompt: {length: 20}}", "3e-2", 20 * H, ("1e-2", "3e-2", "6e-2")),
     Method("prefix", "{prefix: {length: 20}}", "3e-2", 2 * L * 20 * H, ("1e-2", "3e-2")),
     Method("ia3", "ia3", "1e-2", L * (2 * H + I), ("1e-2", "3e-2")),
