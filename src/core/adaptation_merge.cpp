@@ -43,6 +43,7 @@ class Folding {
     const Site& site = model_.sites()[static_cast<size_t>(owned.site)];
     if (site.copy_of >= 0) return;  // its mixture is refused by itself
     Affine& map = map_of(site);
+    // Shared with the trained tensor until unmerge: a whole model is not copied to be written.
     (ends_with(owned.name, "/weight") ? map.weight : map.bias) = owned.value.detach();
   }
 

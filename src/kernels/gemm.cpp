@@ -222,13 +222,11 @@ PackedMatrix::PackedMatrix(const Matrix& b, DType compute, int64_t expected_rows
          "packing a [{}, {}] {} matrix for {} products: both must be f64 or neither", s.k, s.n,
          type_name(b.type), type_name(compute));
   s.plain = wide || s.k == 0 || s.n == 0 || (compute == DType::BF16 && !bf16_products());
-  if (s.plain) {
-    s.rows = plain_rows(b, compute);
-    return;
+  if (!s.plain) {
+    s.layout = detail::preferred_layout(std::max<int64_t>(expected_rows, 1), s.k, s.n, compute);
+    s.layout_key = layout_hash(s.layout);
+    s.packed = memory(s.layout, detail::engine());
   }
-  s.layout = detail::preferred_layout(std::max<int64_t>(expected_rows, 1), s.k, s.n, compute);
-  s.layout_key = layout_hash(s.layout);
-  s.packed = memory(s.layout, detail::engine());
   fill(b);
 }
 

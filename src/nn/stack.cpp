@@ -63,9 +63,8 @@ Tensor Stack::run(const Block& block, const std::shared_ptr<Forward>& pass, Stac
   // Tables that all blocks share are made once.
   if (spec_.rotary.dims > 0) shared.rotary();
   if (shared.bias.defined()) shared.gaps();
-  bool first = true;
   return recomputed({x, shared.memory, shared.bias},
-                    [&block, pass, shared, first, moment = pass->moment(),
+                    [&block, pass, shared, first = true, moment = pass->moment(),
                      name = spec_.name](const Tensors& inputs) mutable {
                       if (!first) pass->go_back(moment, name);
                       first = false;

@@ -48,6 +48,29 @@ TEST_F(Verbs, WhatObserveSeesIsWhatIsCaptured) {
   EXPECT_TRUE(same(seen, captured));
 }
 
+TEST_F(Verbs, ARecomputedBlockRunsItsFunctionsAgainInTheBackwardPass) {
+  for (const int recompute : {0, -1, 1}) {
+    HeadRequest head;
+    head.kind = HeadKind::Sequence;
+    head.labels = 3;
+    const std::unique_ptr<Model> model =
+        model_of("bert", head, kernels::DType::F64, Json::object(), recompute);
+    std::map<std::string, int> runs;
+    const Edits edits(*model, [&](Attachment& attachment) {
+      attachment.thaw(attachment.sites("enc.0.self.q")[0], {}, Part::Weight);
+      for (const char* name : {"enc.0.ffn.out", "enc.1.ffn.out"})
+        attachment.add(attachment.sites(name)[0], Apply{[&runs, name](const View& view) {
+                                                          ++runs[name];
+                                                          return view.x;
+                                                        },
+                                                        {}});
+    });
+    backward(loss(*model, training(batch_)), recompute != 0);
+    EXPECT_EQ(runs["enc.0.ffn.out"], recompute == 0 ? 1 : 2) << recompute;
+    EXPECT_EQ(runs["enc.1.ffn.out"], recompute == -1 ? 2 : 1) << recompute;
+  }
+}
+
 TEST_F(Verbs, ASiteReadByAnotherArrivesUnchanged) {
   const Values captured = everything(*model_, batch_);
   Tensor read;

@@ -17,7 +17,7 @@
 namespace attune {
 
 /// Rows {"n": number}: sequence n of toy_batch's list.
-class ToyTask final : public Task {
+class ToyTask : public Task {
  public:
   void prepare(const Dataset&, const TaskContext&) override {}
   void restore(const Json&, const TaskContext&) override {}

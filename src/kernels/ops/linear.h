@@ -12,7 +12,7 @@ namespace attune {
 
 /// Compute copies of one weight [out, in]: packed for the forward and the backward product, remade
 /// when the weight changes. Only bf16 keeps copies; float and double multiply the weight in place.
-/// A weight that trains keeps none either: each would serve one product and then be stale.
+/// A weight that trains keeps none either: each would serve one product of a micro-batch.
 class WeightCopies {
  public:
   /// W^T as right operand [in, out].

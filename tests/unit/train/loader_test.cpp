@@ -4,19 +4,14 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "support/temp_folder.h"
-#include "tensor/types.h"
+#include "support/toy_run.h"
 
 namespace attune {
 namespace loader_test {
 
 /// Rows of text: as many tokens as bytes; "bad" cannot be encoded.
-class Letters final : public Task {
+class Letters final : public ToyTask {
  public:
-  void prepare(const Dataset&, const TaskContext&) override {}
-  void restore(const Json&, const TaskContext&) override {}
-  Json state() const override { return {}; }
-  HeadRequest head() const override { return {}; }
   Example encode(const Record& record, bool) const override {
     const std::string text = record.value.at("text").get<std::string>();
     if (text == "bad") fail(ErrorCode::BadInput, "{}: a bad row", record.where());
@@ -36,15 +31,6 @@ class Letters final : public Task {
     batch.fields["example"] = int64_tensor(ids);
     return batch;
   }
-  std::unique_ptr<Tally> tally() const override { return nullptr; }
-  std::string objective() const override { return ""; }
-  std::string main_metric() const override { return ""; }
-  const std::vector<std::string>& labels() const override { return labels_; }
-  std::vector<int64_t> label_counts() const override { return {}; }
-  std::string stratum(const Record&) const override { return ""; }
-
- private:
-  std::vector<std::string> labels_;
 };
 
 class LoaderTest : public ::testing::Test {
