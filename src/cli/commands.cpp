@@ -19,7 +19,7 @@ CommandSpec train_command() {
        {"--train", "list", "file to train on", ""},
        {"--eval", "list", "file to evaluate on, or a share of the training rows such as 10%", ""},
        {"--method", "list", "tuning method, or {lora: {rank: 8}}; none: full fine-tuning", ""},
-       {"--output", "string", "run directory", ""},
+       {"-o,--output", "string", "run directory", ""},
        {"--columns", "string", "roles of columns: text=description,label=section", ""},
        {"--epochs", "number", "passes over the training rows", ""},
        {"--lr", "number", "peak learning rate", ""},
@@ -54,7 +54,7 @@ CommandSpec predict_command() {
            {"DATA", "file of inputs, as --data; -: standard input", false}},
           {{"--data", "string", "file of inputs; -: standard input", ""},
            {"--text", "list", "one input as text", ""},
-           {"--output", "string", "file for the lines instead of standard output", ""},
+           {"-o,--output", "string", "file for the lines instead of standard output", ""},
            {"--adapter", "list", "adapter directory; DIR:0.5 scales it", ""}},
           {"attune predict runs/quickstart --text \"a first text\" --text \"a second text\"",
            "attune predict runs/quickstart --data cache/sections/eval-2000.jsonl --output "

@@ -149,8 +149,13 @@ const std::string& Checkpoint::sha256() const {
     digest.add(name);
     digest.add(std::string_view("\0", 1));
     digest.add(format("{} {}\n", tensor.dtype, fmt::join(tensor.shape, ",")));
-    digest.add(file->bytes(tensor));
-    release_pages(file->bytes(tensor).data(), file->bytes(tensor).size());
+    constexpr size_t kPiece = size_t{4} << 20;  // so much of the file is in memory at a time
+    const std::string_view bytes = file->bytes(tensor);
+    for (size_t at = 0; at < bytes.size(); at += kPiece) {
+      const std::string_view piece = bytes.substr(at, kPiece);
+      digest.add(piece);
+      release_pages(piece.data(), piece.size());
+    }
   }
   sha256_ = digest.hex();
   return sha256_;

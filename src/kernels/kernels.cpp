@@ -198,6 +198,11 @@ void adamw(const AdamW& options, T* p, const T* gradient, T* m, T* v, const uint
            int64_t count) {
   ATTUNE_RUN(T, adamw, options, p, gradient, m, v, mask, count);
 }
+template <class T>
+void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* place, T* m, T* v,
+                int64_t rows, int64_t cols) {
+  ATTUNE_RUN(T, adamw_rows, options, p, gradient, place, m, v, rows, cols);
+}
 
 #define ATTUNE_T float
 #include "kernels/detail/instantiate_public.inl"
@@ -211,5 +216,9 @@ void adamw(const AdamW& options, T* p, const T* gradient, T* m, T* v, const uint
 template void adamw(const AdamW&, float*, const float*, float*, float*, const uint8_t*, int64_t);
 template void adamw(const AdamW&, double*, const double*, double*, double*, const uint8_t*,
                     int64_t);
+template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*, int64_t,
+                         int64_t);
+template void adamw_rows(const AdamW&, double*, const double*, const int32_t*, double*, double*,
+                         int64_t, int64_t);
 
 }  // namespace attune::kernels

@@ -212,5 +212,10 @@ struct AdamW {
 template <class T>
 void adamw(const AdamW& options, T* p, const T* gradient, T* m, T* v, const uint8_t* mask,
            int64_t count);
+/// The same where only some rows of p [rows, cols] have a gradient: place[r] is the row of
+/// `gradient` that is row r's, -1 for zeros.
+template <class T>
+void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* place, T* m, T* v,
+                int64_t rows, int64_t cols);
 
 }  // namespace attune::kernels

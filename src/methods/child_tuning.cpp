@@ -5,6 +5,7 @@
 #include "core/attachment.h"
 #include "methods/registry.h"
 #include "methods/thawed.h"
+#include "tensor/autograd.h"
 #include "tensor/choose.h"
 #include "tensor/torch.h"
 
@@ -41,8 +42,8 @@ class ChildTuning final : public Tuner {
     const Stream64 step = Stream64(key_).with(static_cast<uint64_t>(pass.step));
     for (size_t i = 0; i < tensors_.size(); ++i) {
       if (!tensors_[i].value.defined() || !tensors_[i].value.grad().defined()) continue;
-      Tensor& gradient = tensors_[i].value.mutable_grad();
-      gradient = keep_at_random(gradient, share_, step.with(i).key());
+      tensors_[i].value.mutable_grad() =
+          keep_at_random(gradient_of(tensors_[i].value), share_, step.with(i).key());
     }
   }
 

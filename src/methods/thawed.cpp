@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "core/attachment.h"
+#include "tensor/autograd.h"
 #include "tensor/torch.h"
 
 namespace attune {
@@ -89,7 +90,7 @@ std::vector<Tensor> fisher_information(const Calibration& calibration,
     at::NoGradGuard no_grad;
     examples += count;
     for (size_t i = 0; i < tensors.size(); ++i) {
-      const Tensor gradient = tensors[i].value.defined() ? tensors[i].value.grad() : Tensor();
+      const Tensor gradient = tensors[i].value.defined() ? gradient_of(tensors[i].value) : Tensor();
       if (gradient.defined()) sums[i].add_(gradient * gradient);
     }
   });

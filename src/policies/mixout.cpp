@@ -48,7 +48,7 @@ class Mixout final : public TrainingPolicy {
       Tensor value = state.params[tensors_[i].param].value;
       value.detach().copy_(kept_[i]);
       mark_changed(value);
-      if (value.grad().defined()) value.mutable_grad() = mixed(state, i, value.grad());
+      if (value.grad().defined()) value.mutable_grad() = mixed(state, i, gradient_of(value));
     }
     kept_.clear();
   }

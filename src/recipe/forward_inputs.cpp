@@ -40,7 +40,7 @@ void add_gradients(Target& target, const Record& record, const Batch& batch,
     const std::vector<std::string> parts = split(param.name, '/');
     if (parts.size() < 3 || parts[0] != "gradients" || !param.value.grad().defined()) continue;
     const WeightSlot& slot = target.model().slot(target.model().site(parts[2]));
-    Tensor gradient = plain(param.value.grad());
+    Tensor gradient = plain(gradient_of(param.value));
     if (weight && shapes.count(parts[2]) > 0) gradient = gradient.reshape(shapes[parts[2]]);
     out.emplace_back(prefix + "grad/" + (weight ? slot.weight_name : slot.bias_name), gradient);
   }

@@ -10,7 +10,8 @@ namespace {
 
 class ClosureNode : public torch::autograd::Node {
  public:
-  ClosureNode(const char* name, Backward backward) : name_(name), backward_(std::move(backward)) {}
+  ClosureNode(const char* name, Backward backward, Remake remake)
+      : name_(name), backward_(std::move(backward)), remake_(std::move(remake)) {}
 
   torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override {
     if (!backward_)
@@ -18,12 +19,17 @@ class ClosureNode : public torch::autograd::Node {
     at::NoGradGuard no_grad;
     return backward_(gradients);
   }
-  void release_variables() override { backward_ = nullptr; }
+  void release_variables() override {
+    backward_ = nullptr;
+    remake_ = {};
+  }
   std::string name() const override { return name_; }
+  const Remake& remake() const { return remake_; }
 
  private:
   const char* name_;
   Backward backward_;
+  Remake remake_;
 };
 
 }  // namespace
@@ -32,11 +38,12 @@ bool wants_gradient(const Tensor& x) {
   return x.defined() && at::GradMode::is_enabled() && x.requires_grad();
 }
 
-void record(Tensors& outputs, const Tensors& inputs, const char* name, Backward backward) {
+void record(Tensors& outputs, const Tensors& inputs, const char* name, Backward backward,
+            Remake remake) {
   bool needed = false;
   for (const Tensor& input : inputs) needed = needed || wants_gradient(input);
   if (!needed) return;
-  const NodePointer node = make_node<ClosureNode>(name, std::move(backward));
+  const NodePointer node = make_node<ClosureNode>(name, std::move(backward), std::move(remake));
   torch::autograd::edge_list edges;
   edges.reserve(inputs.size());
   for (const Tensor& input : inputs)
@@ -47,10 +54,18 @@ void record(Tensors& outputs, const Tensors& inputs, const char* name, Backward 
     if (output.defined()) torch::autograd::set_history(output, node);
 }
 
-Tensor record(Tensor output, const Tensors& inputs, const char* name, Backward backward) {
+Tensor record(Tensor output, const Tensors& inputs, const char* name, Backward backward,
+              Remake remake) {
   Tensors outputs{std::move(output)};
-  record(outputs, inputs, name, std::move(backward));
+  record(outputs, inputs, name, std::move(backward), std::move(remake));
   return outputs[0];
+}
+
+Kept::Kept(const Tensor& x, const Tensor& values, bool sparing) {
+  const ClosureNode* node = dynamic_cast<const ClosureNode*>(x.grad_fn().get());
+  if (node != nullptr && x.output_nr() == 0 && (sparing || !node->remake().shared))
+    make_ = node->remake().make;
+  if (!make_) values_ = values;
 }
 
 void backward(const Tensor& loss, bool keep) {
@@ -99,6 +114,26 @@ Tensor as_leaf(const Tensor& value) {
   Tensor leaf = value.detach();
   leaf.set_requires_grad(true);
   return leaf;
+}
+
+Tensor gradient_of(const Tensor& leaf) {
+  const Tensor gradient = leaf.grad();
+  return gradient.defined() && gradient.is_sparse() ? gradient.to_dense() : gradient;
+}
+
+Tensor as_sparse(const RowGradient& gradient, const Tensor& table) {
+  return at::_sparse_coo_tensor_unsafe(gradient.rows.unsqueeze(0), gradient.values, table.sizes(),
+                                       gradient.values.options().layout(at::kSparse));
+}
+
+RowGradient row_gradient(const Tensor& sparse) {
+  const Tensor rows = sparse._indices()[0].contiguous();
+  const int64_t* row = rows.data_ptr<int64_t>();
+  bool ascending = true;
+  for (int64_t i = 1; i < rows.numel(); ++i) ascending = ascending && row[i - 1] < row[i];
+  if (ascending) return {rows, sparse._values().contiguous()};
+  const Tensor summed = sparse.coalesce();
+  return {summed._indices()[0].contiguous(), summed._values().contiguous()};
 }
 
 void mark_changed(const Tensor& tensor) {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -66,13 +67,20 @@ namespace {
 
 constexpr int64_t kLeastSparse = 1 << 16;  // elements
 
-/// Places of the elements whose bits are not all 0, int64 [count].
+/// Elements whose bits are not all 0.
+template <class Bits>
+int64_t count_set(const Tensor& values) {
+  const Bits* first = static_cast<const Bits*>(values.data_ptr());
+  return values.numel() - std::count(first, first + values.numel(), Bits{0});
+}
+
+/// Places of those elements, int64 [count]; undefined when they are more than a third.
 Tensor places_of(const Tensor& values) {
+  const bool wide = values.scalar_type() == at::kDouble;
   const Tensor flat = values.contiguous().reshape({-1});
-  return flat.view(flat.scalar_type() == at::kDouble ? at::kLong : at::kInt)
-      .ne(0)
-      .nonzero()
-      .reshape({-1});
+  const int64_t set = wide ? count_set<int64_t>(flat) : count_set<int32_t>(flat);
+  if (set > values.numel() / 3) return Tensor();
+  return flat.view(wide ? at::kLong : at::kInt).ne(0).nonzero().reshape({-1});
 }
 
 /// Tensors that are mostly zeros, as places and values.
@@ -83,7 +91,7 @@ NamedTensors packed(const NamedTensors& tensors) {
     const bool large = value.numel() >= kLeastSparse && value.numel() <= INT32_MAX &&
                        (value.scalar_type() == at::kFloat || value.scalar_type() == at::kDouble);
     const Tensor places = large ? places_of(value) : Tensor();
-    if (!large || places.numel() > value.numel() / 3) {
+    if (!places.defined()) {
       result.push_back(entry);
       continue;
     }

@@ -46,11 +46,39 @@ bool all_held_back(const Param& param) {
          !param.mask.reshape({}).ne(0).item<bool>();
 }
 
+/// Row gradients of a table (tensor/autograd.h).
 template <class T>
-void update(const kernels::AdamW& options, const Tensor& value, const Tensor& gradient,
-            const Tensor& m, const Tensor& v, const Tensor& mask) {
-  kernels::adamw<T>(options, pointer<T>(value), pointer<const T>(gradient), pointer<T>(m),
-                    pointer<T>(v), pointer<const uint8_t>(mask), value.numel());
+void update_rows(const kernels::AdamW& options, const Tensor& value, const RowGradient& gradient,
+                 const Tensor& m, const Tensor& v) {
+  std::vector<int32_t> places(static_cast<size_t>(value.size(0)), -1);
+  const int64_t* row = pointer<const int64_t>(gradient.rows);
+  for (int64_t i = 0; i < gradient.rows.numel(); ++i)
+    places[static_cast<size_t>(row[i])] = static_cast<int32_t>(i);
+  kernels::adamw_rows<T>(options, pointer<T>(value), pointer<const T>(gradient.values),
+                         places.data(), pointer<T>(m), pointer<T>(v), value.size(0),
+                         value.size(1));
+}
+
+template <class T>
+void update(const kernels::AdamW& options, const Param& param, const Tensor& m, const Tensor& v,
+            const Tensor& mask) {
+  if (param.value.grad().is_sparse() && !mask.defined()) {
+    update_rows<T>(options, param.value, row_gradient(param.value.grad()), m, v);
+    return;
+  }
+  const Tensor gradient = dense_as(gradient_of(param.value), param.value.scalar_type());
+  kernels::adamw<T>(options, pointer<T>(param.value), pointer<const T>(gradient), pointer<T>(m),
+                    pointer<T>(v), pointer<const uint8_t>(mask), param.value.numel());
+}
+
+/// All its numbers that are not zero.
+Tensor numbers_of(const Param& param) {
+  if (!param.mask.defined() && param.value.grad().is_sparse())
+    return row_gradient(param.value.grad()).values;
+  const Tensor gradient = gradient_of(param.value);
+  const Tensor kept =
+      param.mask.defined() ? gradient.masked_fill(param.mask.eq(0), 0) : gradient;
+  return dense_as(kept, kept.scalar_type());
 }
 
 }  // namespace
@@ -71,11 +99,10 @@ void AdamW::step(std::vector<Param>& params, double lr, double gradient_scale) {
                                                    : 0;
     options.step = ++steps;
     options.gradient_scale = gradient_scale;
-    const Tensor gradient = dense_as(param.value.grad(), param.value.scalar_type());
     if (param.value.scalar_type() == at::kDouble) {
-      update<double>(options, param.value, gradient, moment.m, moment.v, mask);
+      update<double>(options, param, moment.m, moment.v, mask);
     } else {
-      update<float>(options, param.value, gradient, moment.m, moment.v, mask);
+      update<float>(options, param, moment.m, moment.v, mask);
     }
     mark_changed(param.value);
   }
@@ -115,12 +142,10 @@ double gradient_norm(const std::vector<Param>& params) {
   double sum = 0;
   for (const Param& param : params) {
     if (!learns(param)) continue;
-    Tensor gradient = param.value.grad();
-    if (param.mask.defined()) gradient = gradient.masked_fill(param.mask.eq(0), 0);
-    const Tensor dense = dense_as(gradient, gradient.scalar_type());
-    sum += dense.scalar_type() == at::kDouble
-               ? kernels::sum_of_squares(pointer<double>(dense), dense.numel())
-               : kernels::sum_of_squares(pointer<float>(dense), dense.numel());
+    const Tensor numbers = numbers_of(param);
+    sum += numbers.scalar_type() == at::kDouble
+               ? kernels::sum_of_squares(pointer<double>(numbers), numbers.numel())
+               : kernels::sum_of_squares(pointer<float>(numbers), numbers.numel());
   }
   return std::sqrt(sum);
 }

@@ -20,10 +20,12 @@ BIASES = H + L * (4 * H + I + H + 2 * H)
 
 
 class Method:
-    """A row: what `attune compare` gets, the learning rate, and the number of trained parameters by the paper's formula."""
+    """A row: what `attune compare` gets, the learning rate (and how much larger the new head's is), and the number of trained
+    parameters by the paper's formula."""
 
-    def __init__(self, label, options, rate, formula, grid=()):
+    def __init__(self, label, options, rate, formula, grid=(), head_lr=1):
         self.label, self.options, self.rate, self.formula, self.grid = label, options, rate, formula, grid
+        self.head_lr = head_lr
 
 
 def bottleneck(size, places=1):
@@ -50,20 +52,20 @@ S07_SMALL = [Method("full", "full", "2e-4", ALL),
 
 # About 1 % of the 10.6 M weights of the blocks for each.
 S26 = [
-    Method("head", "head", "1e-2", 0, ("1e-2", "3e-2")),
+    Method("head", "head", "3e-2", 0, ("1e-2", "3e-2")),
     Method("full", "full", "2e-4", ALL, ("1e-4", "2e-4")),
-    Method("bias", "bias", "3e-3", BIASES, ("3e-3",)),
+    Method("bias", "bias", "1e-2", BIASES, ("3e-3", "1e-2"), head_lr=3),
     Method("sa_ffn", "{adapter: {sites: '*.ffn.out', size: 23, init: bert}}", "3e-3", bottleneck(23), ("3e-3",)),
     Method("pa_ffn", "{parallel_adapter: {size: 23, scaling: 1}}", "3e-3", bottleneck(23), ("3e-3",)),
     Method("scaled_pa_ffn", "{parallel_adapter: {size: 23, scaling: 4}}", "3e-3", bottleneck(23), ("1e-3", "3e-3")),
-    Method("lora_qv", "{lora: {rank: 12, alpha: 24}}", "3e-3", L * 2 * 12 * 2 * H, ("3e-3",)),
-    Method("lora_ffn", "{lora: {sites: '*.ffn.{up,down}', rank: 5, alpha: 10}}", "3e-3", L * 2 * 5 * (H + I), ("3e-3",)),
-    Method("prefix", "{prefix: {length: 23}}", "1e-2", 2 * L * 23 * H, ("1e-2",)),
+    Method("lora_qv", "{lora: {rank: 12, alpha: 24}}", "4e-3", L * 2 * 12 * 2 * H, ("4e-3",)),
+    Method("lora_ffn", "{lora: {sites: '*.ffn.{up,down}', rank: 5, alpha: 10}}", "4e-3", L * 2 * 5 * (H + I), ("4e-3",)),
+    Method("prefix", "{prefix: {length: 23}}", "3e-2", 2 * L * 23 * H, ("1e-2", "3e-2")),
     Method("mh_pa", "{mh_parallel_adapter: {size: 23}}", "3e-3", L * 2 * 23 * H, ("3e-3",)),
     Method("mam", "{mam: {prefix_length: 12, size: 12, scaling: 2, projection: false}}", "3e-3",
            2 * L * 12 * H + bottleneck(12), ("3e-3",)),
     # At a tenth of the budget, where the forms inside the heads should win.
-    Method("prefix_small", "{prefix: {length: 2}}", "1e-2", 2 * L * 2 * H, ("1e-2",)),
+    Method("prefix_small", "{prefix: {length: 2}}", "3e-2", 2 * L * 2 * H, ("1e-2", "3e-2")),
     Method("mh_pa_small", "{mh_parallel_adapter: {size: 2}}", "3e-3", L * 2 * 2 * H, ("3e-3",)),
     Method("pa_attn_small", "{parallel_adapter: {sites: '*.self.out', size: 2}}", "3e-3", bottleneck(2), ("3e-3",)),
 ]
@@ -116,11 +118,13 @@ def compare(args, data, method, part="test", rate=None, limit=1000, seeds=None, 
     command = [args.attune, "compare", recipe, "--methods", f"{method.label}={method.options}", "--seeds",
                str(seeds or args.seeds), "--set", f"train.lr={rate}", "--threads", str(args.threads), "-o", folder,
                "--quiet", "--json"]
+    if method.head_lr != 1:
+        command += ["--set", f"policies=[{{head_lr: {{scale: {method.head_lr}}}}}]"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{method.label} ended with status {done.returncode}; go on with the same command")
     row = json.loads(done.stdout)["rows"][0]
-    row["folder"], row["rate"] = folder, rate
+    row["folder"], row["rate"] = folder, rate if method.head_lr == 1 else f"{rate}, head {method.head_lr}x"
     accuracy = row["metrics"]["accuracy"]
     print(f"{data.folder:16} {part:4} {method.label:14} lr {rate:5} accuracy {100 * accuracy['mean']:.2f} ± "
           f"{100 * accuracy['sd']:.2f} trained {row['trainable']} in {row['seconds']:.0f} s", file=sys.stderr, flush=True)

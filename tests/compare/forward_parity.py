@@ -113,10 +113,9 @@ def compare(options, folder, number):
             grads.clear()
     got = run_attune(options, folder, expected[0][0])
     worsts, missing = {}, []
-    # Labels of regression and of several labels are floats of the model's type, so bf16 is compared without them.
     half = copy.deepcopy(model).bfloat16() if options.precision == "bf16" else None
-    for i, (_, arguments, _) in enumerate(lines):
-        theirs = family.reference(half, case, layout, halved(arguments), {})[0] if half else {}
+    for i, (_, arguments, labels) in enumerate(lines):
+        theirs = family.reference(half, case, layout, halved(arguments), halved(labels))[0] if half else {}
         compare_line(options, got, i, expected[i], theirs, worsts, missing)
     name, error = max(worsts.items(), key=lambda item: item[1]) if worsts else ("nothing", float("inf"))
     good = error <= 1 and not missing

@@ -56,3 +56,6 @@ double cross_entropy(const T* logits, const int64_t* labels, const T* weights, d
 template <class T>
 void adamw(const AdamW& options, T* p, const T* gradient, T* m, T* v, const uint8_t* mask,
            int64_t count);
+template <class T>
+void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* place, T* m, T* v,
+                int64_t rows, int64_t cols);

@@ -216,7 +216,8 @@ struct AdamWBody {
 
   void full(int64_t i) const { part(i, V::kWidth); }
   void part(int64_t i, int n) const {
-    const V g = load_lanes<V>(gradient + i, n) * gradient_scale;
+    const V g =
+        gradient == nullptr ? V::zero() : load_lanes<V>(gradient + i, n) * gradient_scale;
     const V old_p = load_lanes<V>(p + i, n), old_m = load_lanes<V>(m + i, n),
             old_v = load_lanes<V>(v + i, n);
     V new_m = V::fma(old_m, beta1, g * rest1), new_v = V::fma(old_v, beta2, g * g * rest2);
@@ -232,17 +233,50 @@ struct AdamWBody {
   }
 };
 
+template <class T>
+AdamWBody<vec_for<T>, T> adamw_body(const AdamW& o, T* p, const T* gradient, T* m, T* v,
+                                    const uint8_t* mask) {
+  using V = vec_for<T>;
+  const double first = 1 - __builtin_pow(o.beta1, static_cast<double>(o.step));
+  const double second = 1 - __builtin_pow(o.beta2, static_cast<double>(o.step));
+  return {p,
+          gradient,
+          m,
+          v,
+          mask,
+          V::set(o.gradient_scale),
+          V::set(o.beta1),
+          V::set(1 - o.beta1),
+          V::set(o.beta2),
+          V::set(1 - o.beta2),
+          V::set(1 - o.lr * o.weight_decay),
+          V::set(o.lr / first),
+          V::set(1 / __builtin_sqrt(second)),
+          V::set(o.eps)};
+}
+
 }  // namespace
 
 template <class T>
 void adamw(const AdamW& o, T* p, const T* gradient, T* m, T* v, const uint8_t* mask,
            int64_t count) {
+  for_vectors<vec_for<T>>(count, adamw_body<T>(o, p, gradient, m, v, mask));
+}
+
+template <class T>
+void adamw_rows(const AdamW& o, T* p, const T* gradient, const int32_t* place, T* m, T* v,
+                int64_t rows, int64_t cols) {
   using V = vec_for<T>;
-  const double first = 1 - __builtin_pow(o.beta1, static_cast<double>(o.step));
-  const double second = 1 - __builtin_pow(o.beta2, static_cast<double>(o.step));
-  for_vectors<V>(count,
-                 AdamWBody<V, T>{p, gradient, m, v, mask, V::set(o.gradient_scale), V::set(o.beta1),
-                                 V::set(1 - o.beta1), V::set(o.beta2), V::set(1 - o.beta2),
-                                 V::set(1 - o.lr * o.weight_decay), V::set(o.lr / first),
-                                 V::set(1 / __builtin_sqrt(second)), V::set(o.eps)});
+  const AdamWBody<V, T> whole = adamw_body<T>(o, p, gradient, m, v, nullptr);
+#pragma omp parallel for schedule(static) if (rows * cols > kElementChunk)
+  for (int64_t r = 0; r < rows; ++r) {
+    AdamWBody<V, T> row = whole;
+    row.p += r * cols;
+    row.m += r * cols;
+    row.v += r * cols;
+    row.gradient = place[r] < 0 ? nullptr : gradient + place[r] * cols;
+    int64_t i = 0;
+    for (; i + V::kWidth <= cols; i += V::kWidth) row.full(i);
+    if (i < cols) row.part(i, static_cast<int>(cols - i));
+  }
 }

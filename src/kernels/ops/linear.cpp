@@ -84,8 +84,7 @@ namespace {
 /// A term in the compute type, with what its backward needs.
 struct Side {
   Tensor down, up;  // compute type; up already times scale
-  Tensor input;     // dropped-out x, or x itself
-  Tensor inner;     // input down^T [rows, rank]
+  Tensor inner;     // dropout(x) down^T [rows, rank]
   double scale = 1;
   Tensor row_keys;  // keeps the memory behind drop alive
   kernels::Dropout drop;
@@ -110,18 +109,18 @@ Side make_side(const Tensor& x, const LowRankTerm& term, const Tensor& row_keys)
   if (row_keys.defined() && term.dropout > 0)
     side.drop = {static_cast<float>(term.dropout), pointer<const uint64_t>(row_keys),
                  term.dropout_site};
-  side.input = dropped(x, side.drop);
-  side.inner = product(side.input, side.down, false, true, x.scalar_type());
+  side.inner = product(dropped(x, side.drop), side.down, false, true, x.scalar_type());
   return side;
 }
 
-/// Gradients of one term; adds its part to dx when that is defined.
-void side_backward(const Side& side, const LowRankTerm& term, const Tensor& dy, const Tensor& dx,
-                   Tensors& result) {
+/// Gradients of one term from its input x; adds its part to dx when that is defined.
+void side_backward(const Side& side, const LowRankTerm& term, const Tensor& x, const Tensor& dy,
+                   const Tensor& dx, Tensors& result) {
   const at::ScalarType master = master_of(dtype_of(dy));
   const Tensor dinner = product(dy, side.up, false, false, dy.scalar_type());
-  result.push_back(term.down.requires_grad() ? product(dinner, side.input, true, false, master)
-                                             : Tensor());
+  result.push_back(term.down.requires_grad()
+                       ? product(dinner, dropped(x, side.drop), true, false, master)
+                       : Tensor());
   result.push_back(term.up.requires_grad()
                        ? product(dy, side.inner, true, false, master).mul_(side.scale)
                        : Tensor());
@@ -206,16 +205,21 @@ Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias
     inputs.push_back(term.down);
     inputs.push_back(term.up);
   }
-  const Tensor keep_x = need_w ? x : Tensor();
+  bool again = need_w;
+  for (const LowRankTerm& term : terms) again = again || term.down.requires_grad();
+  // Beside a frozen weight memory is what side-cars cost most; a weight's own gradient takes more
+  // than an input that other projections share.
+  const Kept input = again ? Kept(x_in, x, /*sparing=*/!need_w) : Kept();
   const at::ScalarType type = x.scalar_type();
   return record(y, inputs, "linear", [=](const Tensors& g) -> Tensors {
     const Tensor dy = dense_as(g[0], type);
     Tensor dx = need_x ? at::empty({dy.size(0), w.in()}, dy.options()) : Tensor();
     if (need_x) multiply(dy, w, false, dx, Tensor());
+    const Tensor x = input.get();
     Tensors result{dx,
-                   need_w ? product(dy, keep_x, true, false, master_of(dtype_of(dy))) : Tensor(),
+                   need_w ? product(dy, x, true, false, master_of(dtype_of(dy))) : Tensor(),
                    need_b ? bias_gradient(dy) : Tensor()};
-    for (size_t i = 0; i < sides.size(); ++i) side_backward(sides[i], terms[i], dy, dx, result);
+    for (size_t i = 0; i < sides.size(); ++i) side_backward(sides[i], terms[i], x, dy, dx, result);
     return result;
   });
 }
@@ -224,13 +228,14 @@ Tensor low_rank(const Tensor& x_in, const LowRankTerm& term, const Tensor& row_k
   const Tensor x = x_in.detach().contiguous();
   const Side side = make_side(x, term, row_keys);
   const at::ScalarType type = x.scalar_type();
+  const Kept input = term.down.requires_grad() ? Kept(x_in, x, true) : Kept();
   return record(product(side.inner, side.up, false, true, type), {x_in, term.down, term.up},
                 "low_rank", [=, need_x = wants_gradient(x_in)](const Tensors& g) -> Tensors {
                   const Tensor dy = dense_as(g[0], type);
                   const Tensor dx =
                       need_x ? at::zeros({dy.size(0), side.down.size(1)}, dy.options()) : Tensor();
                   Tensors result{dx};
-                  side_backward(side, term, dy, dx, result);
+                  side_backward(side, term, input.get(), dy, dx, result);
                   return result;
                 });
 }

@@ -14,7 +14,8 @@ kernels::Dropout DropSite::kernel() const {
 namespace {
 
 struct NormSaved {
-  Tensor h, mean, rstd, gamma;
+  Tensor h, mean, rstd, gamma, beta;
+  double eps;
   DropSite drop;
   kernels::NormKind kind;
   bool need_x, need_residual, need_gamma, need_beta;
@@ -41,6 +42,20 @@ Tensors norm_gradients(const NormSaved& s, const Tensors& g) {
           dbeta};
 }
 
+/// norm(h) * gamma + beta, from the sum as it was stored.
+Tensor norm_again(const NormSaved& s) {
+  Tensor y = at::empty_like(s.h);
+  const Tensor mean = at::empty_like(s.mean), rstd = at::empty_like(s.rstd);
+  dispatch(s.h, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    using A = kernels::acc_t<T>;
+    kernels::norm_forward<T>(s.kind, pointer<T>(s.h), nullptr, {}, pointer<A>(s.gamma),
+                             pointer<A>(s.beta), s.eps, s.h.size(0), s.h.size(1), nullptr,
+                             pointer<T>(y), pointer<A>(mean), pointer<A>(rstd));
+  });
+  return y;
+}
+
 }  // namespace
 
 NormResult add_norm(const Tensor& x_in, const Tensor& residual_in, const DropSite& drop,
@@ -65,6 +80,8 @@ NormResult add_norm(const Tensor& x_in, const Tensor& residual_in, const DropSit
                   mean,
                   rstd,
                   gamma,
+                  beta,
+                  args.eps,
                   drop,
                   args.kind,
                   wants_gradient(x_in),
@@ -74,7 +91,8 @@ NormResult add_norm(const Tensor& x_in, const Tensor& residual_in, const DropSit
   Tensors outputs{y};
   if (keep_sum) outputs.push_back(copy ? h : x.detach());
   record(outputs, {x_in, residual_in, args.gamma, args.beta}, "add_norm",
-         [saved = std::move(saved)](const Tensors& g) { return norm_gradients(saved, g); });
+         [saved](const Tensors& g) { return norm_gradients(saved, g); },
+         {[saved] { return norm_again(saved); }, /*shared=*/true});
   return {outputs[0], keep_sum ? outputs[1] : Tensor()};
 }
 

@@ -1,5 +1,8 @@
 #include "kernels/ops/rowwise.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "base/error.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
@@ -7,42 +10,59 @@
 
 namespace attune {
 
-Tensor activation(kernels::Activation f, const Tensor& x_in) {
-  const Tensor x = x_in.detach().contiguous();
+namespace {
+
+Tensor activated(kernels::Activation f, const Tensor& x) {
   Tensor y = at::empty_like(x);
   dispatch(x, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     kernels::activation_forward(f, pointer<T>(x), pointer<T>(y), x.numel());
   });
-  return record(y, {x_in}, "activation", [f, x](const Tensors& g) -> Tensors {
-    const Tensor dy = dense_as(g[0], x.scalar_type());
-    Tensor dx = at::empty_like(x);
-    dispatch(x, [&](auto* tag) {
-      using T = std::remove_pointer_t<decltype(tag)>;
-      kernels::activation_backward(f, pointer<T>(x), pointer<T>(dy), pointer<T>(dx), x.numel());
-    });
-    return {dx};
-  });
+  return y;
 }
 
-Tensor gated_activation(kernels::Activation f, const Tensor& gate_in, const Tensor& up_in) {
-  const Tensor gate = gate_in.detach().contiguous(), up = up_in.detach().contiguous();
+Tensor gated(kernels::Activation f, const Tensor& gate, const Tensor& up) {
   Tensor y = at::empty_like(up);
   dispatch(up, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     kernels::gated_forward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(y), up.numel());
   });
-  return record(y, {gate_in, up_in}, "gated_activation",
-                [f, gate, up](const Tensors& g) -> Tensors {
-                  const Tensor dy = dense_as(g[0], up.scalar_type());
-                  Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
-                  dispatch(up, [&](auto* tag) {
-                    using T = std::remove_pointer_t<decltype(tag)>;
-                    kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy),
-                                            pointer<T>(dgate), pointer<T>(dup), up.numel());
-                  });
-                  return {dgate, dup};
-                });
+  return y;
+}
+
+}  // namespace
+
+Tensor activation(kernels::Activation f, const Tensor& x_in) {
+  const Tensor x = x_in.detach().contiguous();
+  return record(
+      activated(f, x), {x_in}, "activation",
+      [f, x](const Tensors& g) -> Tensors {
+        const Tensor dy = dense_as(g[0], x.scalar_type());
+        Tensor dx = at::empty_like(x);
+        dispatch(x, [&](auto* tag) {
+          using T = std::remove_pointer_t<decltype(tag)>;
+          kernels::activation_backward(f, pointer<T>(x), pointer<T>(dy), pointer<T>(dx), x.numel());
+        });
+        return {dx};
+      },
+      {[f, x] { return activated(f, x); }});
+}
+
+Tensor gated_activation(kernels::Activation f, const Tensor& gate_in, const Tensor& up_in) {
+  const Tensor gate = gate_in.detach().contiguous(), up = up_in.detach().contiguous();
+  return record(
+      gated(f, gate, up), {gate_in, up_in}, "gated_activation",
+      [f, gate, up](const Tensors& g) -> Tensors {
+        const Tensor dy = dense_as(g[0], up.scalar_type());
+        Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
+        dispatch(up, [&](auto* tag) {
+          using T = std::remove_pointer_t<decltype(tag)>;
+          kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy),
+                                  pointer<T>(dgate), pointer<T>(dup), up.numel());
+        });
+        return {dgate, dup};
+      },
+      {[f, gate, up] { return gated(f, gate, up); }});
 }
 
 namespace {
@@ -90,6 +110,45 @@ void gather(const Tensors& tables, const Tensors& indices, const Tensor& y) {
                                 y.size(0), y.size(1), pointer<T>(y));
 }
 
+/// Tables of at least so many numbers, of which a batch reads at most a quarter of the rows, get
+/// their gradient as rows.
+constexpr int64_t kLargeTable = 1 << 20;
+constexpr int64_t kFewRows = 4;
+
+/// What the rows of dy add up to by the index of each, into zeroed `sums` [*, cols].
+void add_rows(const Tensor& dy, const Tensor& index, const Tensor& sums) {
+  dispatch(dy, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    kernels::embedding_backward<T>(pointer<T>(dy), pointer<const int32_t>(index), dy.size(0),
+                                   dy.size(1), sums.size(0), pointer<kernels::acc_t<T>>(sums));
+  });
+}
+
+Tensor dense_gradient(const Tensor& dy, const Tensor& index, const Tensor& table, int64_t padding) {
+  const Tensor gradient = at::zeros_like(table);
+  add_rows(dy, index, gradient);
+  if (padding >= 0 && padding < table.size(0)) gradient.select(0, padding).zero_();
+  return gradient;
+}
+
+Tensor sparse_gradient(const Tensor& dy, const Tensor& index, const Tensor& table,
+                       int64_t padding) {
+  const int32_t* first = pointer<const int32_t>(index);
+  std::vector<int32_t> rows(first, first + index.numel());
+  std::sort(rows.begin(), rows.end());
+  rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  std::vector<int32_t> places;
+  for (int64_t i = 0; i < index.numel(); ++i)
+    places.push_back(static_cast<int32_t>(
+        std::lower_bound(rows.begin(), rows.end(), first[i]) - rows.begin()));
+  RowGradient gradient{int64_tensor({rows.begin(), rows.end()}),
+                       at::zeros({static_cast<int64_t>(rows.size()), dy.size(1)}, table.options())};
+  add_rows(dy, int32_tensor(places), gradient.values);
+  for (size_t i = 0; i < rows.size(); ++i)
+    if (rows[i] == padding) gradient.values.select(0, static_cast<int64_t>(i)).zero_();
+  return as_sparse(gradient, table);
+}
+
 }  // namespace
 
 Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType type,
@@ -103,22 +162,20 @@ Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType t
   Tensor y = at::empty({indices[0].size(0), tables[0].size(1)},
                        tables[0].options().dtype(type).requires_grad(false));
   dispatch(y, [&](auto* tag) { gather<std::remove_pointer_t<decltype(tag)>>(plain, indices, y); });
-  std::vector<bool> needed;
-  for (const Tensor& table : tables) needed.push_back(wants_gradient(table));
+  std::vector<bool> needed, sparse;
+  for (const Tensor& table : tables) {
+    needed.push_back(wants_gradient(table));
+    // Only where autograd hands it to the table itself: not every operation takes sparse ones.
+    sparse.push_back(table.is_leaf() && table.numel() >= kLargeTable &&
+                     y.size(0) <= table.size(0) / kFewRows);
+  }
   return record(y, tables, "embedding", [=](const Tensors& g) -> Tensors {
     const Tensor dy = dense_as(g[0], type);
     Tensors result(plain.size());
     for (size_t i = 0; i < plain.size(); ++i) {
       if (!needed[i]) continue;
-      result[i] = at::zeros_like(plain[i]);
-      dispatch(dy, [&](auto* tag) {
-        using T = std::remove_pointer_t<decltype(tag)>;
-        kernels::embedding_backward<T>(pointer<T>(dy), pointer<const int32_t>(indices[i]),
-                                       dy.size(0), dy.size(1), plain[i].size(0),
-                                       pointer<kernels::acc_t<T>>(result[i]));
-      });
-      if (i == 0 && padding >= 0 && padding < plain[0].size(0))
-        result[0].select(0, padding).zero_();
+      result[i] = (sparse[i] ? sparse_gradient : dense_gradient)(dy, indices[i], plain[i],
+                                                                 i == 0 ? padding : -1);
     }
     return result;
   });

@@ -193,6 +193,30 @@ TEST(AdamWStep, FollowsTheFormulaOverSeveralSteps) {
   check_adamw<float>(false);
   check_adamw<double>(false);
 }
+template <class T>
+void check_adamw_rows() {
+  const int64_t rows = 7, cols = 37;
+  const std::vector<T> start = randoms<T>(1, rows * cols), g = randoms<T>(2, 2 * cols);
+  const std::vector<int32_t> place{-1, 1, -1, -1, 0, -1, -1};
+  std::vector<T> dense(rows * cols, 0);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols && place[r] >= 0; ++c)
+      dense[r * cols + c] = g[place[r] * cols + c];
+  for_each_isa([&](const char* set) {
+    const std::vector<T> before = randoms<T>(3, rows * cols);
+    std::vector<T> p = start, m = before, v(rows * cols, 1), q = start, n = before, w = v;
+    const AdamW o{1e-2, 0.9, 0.99, 1e-8, 0.1, 3, 0.5};
+    adamw_rows<T>(o, p.data(), g.data(), place.data(), m.data(), v.data(), rows, cols);
+    adamw<T>(o, q.data(), dense.data(), n.data(), w.data(), nullptr, rows * cols);
+    EXPECT_TRUE(p == q && m == n && v == w) << set;
+    EXPECT_NE(m[0], before[0]) << "moments without a gradient shrink";
+  });
+}
+
+TEST(AdamWStep, RowsWithoutAGradientMoveAsWithZeros) {
+  check_adamw_rows<float>();
+  check_adamw_rows<double>();
+}
 TEST(AdamWStep, LeavesMaskedElementsAlone) {
   check_adamw<float>(true);
   check_adamw<double>(true);

@@ -9,6 +9,7 @@ const std::map<std::string, std::string>& weakest() {
   static const std::map<std::string, std::string> options{{"adversarial", R"({"weight": 0})"},
                                                           {"gradual_unfreezing", R"({"share": 0})"},
                                                           {"half", R"({"ratio": 1})"},
+                                                          {"head_lr", R"({"scale": 1})"},
                                                           {"layer_decay", R"({"factor": 1})"},
                                                           {"lottery_ticket", ""},
                                                           {"mixout", R"({"p": 0})"},
