@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -83,17 +84,39 @@ void release_pages(const void* begin, size_t bytes) {
 #endif
 }
 
-void read_pieces(const std::string& path, const std::function<void(std::string_view)>& see) {
+namespace {
+
+/// At most `bytes` from `begin`; returns how many there were.
+size_t read_at_most(const std::string& path, size_t begin, size_t bytes,
+                    const std::function<void(std::string_view)>& see) {
   const Descriptor file(open_for_reading(path));
   static_cast<void>(size_of(file.get(), path));  // refuses what is no file
-  std::vector<char> buffer(size_t{1} << 20);
-  while (true) {
-    const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
+  std::vector<char> buffer(std::min(bytes, size_t{1} << 20));
+  size_t done = 0;
+  while (done < bytes) {
+    const size_t want = std::min(buffer.size(), bytes - done);
+    const ssize_t got =
+        ::pread(file.get(), buffer.data(), want, static_cast<off_t>(begin + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(ErrorCode::Io, "reading {}: {}", path, std::strerror(errno));
-    if (got == 0) return;
+    if (got == 0) break;
     see({buffer.data(), static_cast<size_t>(got)});
+    done += static_cast<size_t>(got);
   }
+  return done;
+}
+
+}  // namespace
+
+void read_pieces(const std::string& path, const std::function<void(std::string_view)>& see) {
+  read_at_most(path, 0, SIZE_MAX, see);
+}
+
+void read_pieces(const std::string& path, size_t begin, size_t bytes,
+                 const std::function<void(std::string_view)>& see) {
+  if (read_at_most(path, begin, bytes, see) < bytes)
+    fail(ErrorCode::Io, "reading {}: it ends before byte {}; did another program cut it?", path,
+         begin + bytes);
 }
 
 std::string read_file(const std::string& path) {

@@ -34,6 +34,9 @@ void release_pages(const void* begin, size_t bytes);
 
 /// A file's content from begin to end, piece by piece. Throws NotFound, Io.
 void read_pieces(const std::string& path, const std::function<void(std::string_view)>& see);
+/// `bytes` of it from `begin`. Throws Io too when the file ends before.
+void read_pieces(const std::string& path, size_t begin, size_t bytes,
+                 const std::function<void(std::string_view)>& see);
 
 /// Whole content of a file. Throws NotFound, Io.
 std::string read_file(const std::string& path);

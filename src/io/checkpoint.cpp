@@ -149,13 +149,7 @@ const std::string& Checkpoint::sha256() const {
     digest.add(name);
     digest.add(std::string_view("\0", 1));
     digest.add(format("{} {}\n", tensor.dtype, fmt::join(tensor.shape, ",")));
-    constexpr size_t kPiece = size_t{4} << 20;  // so much of the file is in memory at a time
-    const std::string_view bytes = file->bytes(tensor);
-    for (size_t at = 0; at < bytes.size(); at += kPiece) {
-      const std::string_view piece = bytes.substr(at, kPiece);
-      digest.add(piece);
-      release_pages(piece.data(), piece.size());
-    }
+    file->read(tensor, [&](std::string_view piece) { digest.add(piece); });
   }
   sha256_ = digest.hex();
   return sha256_;

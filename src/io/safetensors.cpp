@@ -90,6 +90,11 @@ std::string_view SafetensorsFile::bytes(const TensorInfo& tensor) const {
   return file_->view().substr(header_.data_begin + tensor.begin, tensor.end - tensor.begin);
 }
 
+void SafetensorsFile::read(const TensorInfo& tensor,
+                           const std::function<void(std::string_view)>& see) const {
+  read_pieces(path_, header_.data_begin + tensor.begin, tensor.end - tensor.begin, see);
+}
+
 at::Tensor SafetensorsFile::tensor(std::string_view name) const {
   const TensorInfo& tensor = info(name);
   const std::string_view data = bytes(tensor);

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -36,6 +37,8 @@ class SafetensorsFile {
   at::Tensor tensor(std::string_view name) const;
   /// The stored bytes of a tensor of this file.
   std::string_view bytes(const TensorInfo& tensor) const;
+  /// The same, read piece by piece: nothing of the file stays in memory. Throws Io.
+  void read(const TensorInfo& tensor, const std::function<void(std::string_view)>& see) const;
 
  private:
   std::string path_;
