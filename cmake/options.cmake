@@ -21,6 +21,18 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 reports these inside its own standard library headers.
   add_compile_options(-Wno-restrict -Wno-maybe-uninitialized -Wno-array-bounds -Wno-stringop-overflow)
 endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 16)
+  # Older clangs make the members of libstdc++ 12's constexpr std::vector as soon as they see a class that holds
+  # one, which LibTorch's headers do with an incomplete type; in the headers of libstdc++ 11 it is not constexpr.
+  file(GLOB eleven /usr/include/c++/11 /usr/include/*/c++/11 /usr/include/c++/11/backward)
+  if(NOT eleven)
+    message(FATAL_ERROR "clang ${CMAKE_CXX_COMPILER_VERSION} needs the headers of libstdc++ 11: apt-get install libstdc++-11-dev")
+  endif()
+  add_compile_options(-nostdinc++)
+  foreach(folder IN LISTS eleven)
+    add_compile_options("SHELL:-isystem ${folder}")
+  endforeach()
+endif()
 if(ATTUNE_SANITIZE)
   add_compile_options(-fsanitize=${ATTUNE_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${ATTUNE_SANITIZE})

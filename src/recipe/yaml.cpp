@@ -108,7 +108,7 @@ class NodeBuilder : public YAML::EventHandler {
     for (const auto& [key, value] : frame.merged) {
       const bool stated = std::any_of(
           frame.entries.begin(), frame.entries.end(),
-          [&](const std::pair<std::string, Node>& entry) { return entry.first == key; });
+          [&name = key](const std::pair<std::string, Node>& entry) { return entry.first == name; });
       if (!stated) frame.entries.emplace_back(key, value);
     }
     finish(Node::map(std::move(frame.entries), frame.place), frame.size, frame.anchor, "");
@@ -212,7 +212,7 @@ class NodeBuilder : public YAML::EventHandler {
       for (const auto& [name, value] : map.entries()) {
         const bool known = std::any_of(
             frame.merged.begin(), frame.merged.end(),
-            [&](const std::pair<std::string, Node>& entry) { return entry.first == name; });
+            [&key = name](const std::pair<std::string, Node>& entry) { return entry.first == key; });
         if (!known) frame.merged.emplace_back(name, value);
       }
     }
@@ -286,9 +286,9 @@ Node merge_nodes(const Node& base, const Node& over) {
   if (!base.is_map() || !over.is_map()) return over;
   std::vector<std::pair<std::string, Node>> entries = base.entries();
   for (const auto& [key, value] : over.entries()) {
-    const auto same =
-        std::find_if(entries.begin(), entries.end(),
-                     [&](const std::pair<std::string, Node>& entry) { return entry.first == key; });
+    const auto same = std::find_if(
+        entries.begin(), entries.end(),
+        [&name = key](const std::pair<std::string, Node>& entry) { return entry.first == name; });
     if (same == entries.end()) {
       entries.emplace_back(key, value);
     } else {

@@ -147,7 +147,7 @@ TYPED_TEST(Elementwise, DropoutFollowsTheCounterDefinition) {
     const std::vector<uint64_t> keys = row_keys(rows);
     for (const float p : {0.1f, 0.5f, 0.0f}) {
       const Dropout drop{p, keys.data(), 9};
-      for_each_isa([&](const char* set) {
+      for_each_isa([&, rows = rows, cols = cols](const char* set) {
         std::vector<T> y(x.size());
         dropout(x.data(), y.data(), rows, cols, drop);
         for (int64_t i = 0; i < rows * cols; ++i)
@@ -217,7 +217,7 @@ TYPED_TEST(Elementwise, ColumnSumsMatchAndDoNotDependOnThreads) {
   for (const auto& [rows, cols] :
        std::vector<std::pair<int64_t, int64_t>>{{0, 3}, {1, 1}, {301, 37}, {1000, 384}}) {
     const std::vector<T> x = randoms<T>(9, rows * cols);
-    for_each_isa([&](const char* set) {
+    for_each_isa([&, rows = rows, cols = cols](const char* set) {
       std::vector<acc_t<T>> out(cols, 2), again(cols, 2);
       column_sum(x.data(), rows, cols, out.data(), true);
       const int before = threads();

@@ -62,7 +62,7 @@ TYPED_TEST(Norm, ForwardMatchesTheDefinition) {
       const std::vector<A> gamma = accumulators<A>(3, cols), beta = accumulators<A>(4, cols);
       const std::vector<uint64_t> keys = row_keys(rows);
       const Dropout drop{with_drop ? 0.2f : 0.0f, keys.data(), 5};
-      for_each_isa([&](const char* set) {
+      for_each_isa([&, rows = rows, cols = cols](const char* set) {
         std::vector<T> h(rows * cols), y(rows * cols);
         std::vector<A> mean(rows), rstd(rows);
         norm_forward<T>(kind, x.data() + 1, with_residual ? residual.data() : nullptr, drop,
@@ -135,7 +135,7 @@ TYPED_TEST(Norm, BackwardMatchesFiniteDifferences) {
           mean[r] = static_cast<A>(state.mean[r]), rstd[r] = static_cast<A>(state.rstd[r]);
         const std::vector<uint64_t> keys = row_keys(rows);
         const Dropout drop{0.3f, keys.data(), 2};
-        for_each_isa([&](const char* set) {
+        for_each_isa([&, rows = rows, cols = cols](const char* set) {
           std::vector<T> dh(h.size()), dx(h.size());
           std::vector<A> dgamma(cols, 1), dbeta(cols, 1);
           norm_backward<T>(kind, dy.data(), with_extra ? extra.data() : nullptr, h.data(),

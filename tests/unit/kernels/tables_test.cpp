@@ -113,7 +113,7 @@ TYPED_TEST(Tables, CrossEntropyMatchesTheDefinitionAndFiniteDifferences) {
         const std::vector<double> w = weighted ? doubles(weights) : std::vector<double>();
         std::vector<int64_t> labels(rows);
         for (int64_t r = 0; r < rows; ++r) labels[r] = r % 5 == 3 ? -100 : (r * 7) % classes;
-        for_each_isa([&](const char* set) {
+        for_each_isa([&, rows = rows, classes = classes](const char* set) {
           std::vector<T> d(logits.size(), to_type<T>(5));
           double count = -1;
           const double found =
