@@ -57,7 +57,7 @@ S26 = [
     Method("bias", "bias", "1e-2", BIASES, ("3e-3", "1e-2"), head_lr=3),
     Method("sa_ffn", "{adapter: {sites: '*.ffn.out', size: 23, init: bert}}", "3e-3", bottleneck(23), ("3e-3",)),
     Method("pa_ffn", "{parallel_adapter: {size: 23, scaling: 1}}", "3e-3", bottleneck(23), ("3e-3",)),
-    Method("scaled_pa_ffn", "{parallel_adapter: {size: 23, scaling: 4}}", "3e-3", bottleneck(23), ("1e-3", "3e-3")),
+    Method("scaled_pa_ffn", "{parallel_adapter: {size: 23, scaling: 4}}", "3e-3", bottleneck(23), ("1e-3", "3e-3"), head_lr=10),
     Method("lora_qv", "{lora: {rank: 12, alpha: 24}}", "4e-3", L * 2 * 12 * 2 * H, ("4e-3",)),
     Method("lora_ffn", "{lora: {sites: '*.ffn.{up,down}', rank: 5, alpha: 10}}", "4e-3", L * 2 * 5 * (H + I), ("4e-3",)),
     Method("prefix", "{prefix: {length: 23}}", "3e-2", 2 * L * 23 * H, ("1e-2", "3e-2")),
