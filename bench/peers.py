@@ -162,12 +162,13 @@ def write(arguments, rows, threads):
     for m, t, s, _, _, p in rows:
         peer_best[(m, t, s)] = max(peer_best.get((m, t, s), 0), p["tokens_per_second"])
     versions = rows[0][5]
+    rounds = f", the better of {arguments.rounds} rounds" if arguments.rounds > 1 else ""
     lines = [
         "# Performance", "",
         "Made by `scripts/bench-peers`; whole training steps (forward, loss, backward, clipping, AdamW), no dropout, LoRA",
         "r = 8 on q and v. Tokens are real ones, never padding. *Ceiling*: packed oneDNN products of the model's shapes,",
         "measured in the same process before and after. Attune keeps fp32 master weights and moments; the peer in bf16 keeps",
-        f"everything in bf16; both read a checkpoint from the disk. Each figure is the median of {arguments.steps} steps, the better of {arguments.rounds} rounds; ratios hold for one",
+        f"everything in bf16; both read a checkpoint from the disk. Each figure is the median of {arguments.steps} steps{rounds}; ratios hold for one",
         "machine and run.", "",
         f"Machine: {cpu_name()}, {threads} threads ({rows[0][4]['isa']}); torch {versions['torch']}, transformers "
         f"{versions['transformers']}, SDPA attention, "
