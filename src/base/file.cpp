@@ -95,8 +95,7 @@ size_t read_at_most(const std::string& path, size_t begin, size_t bytes,
   size_t done = 0;
   while (done < bytes) {
     const size_t want = std::min(buffer.size(), bytes - done);
-    const ssize_t got =
-        ::pread(file.get(), buffer.data(), want, static_cast<off_t>(begin + done));
+    const ssize_t got = ::pread(file.get(), buffer.data(), want, static_cast<off_t>(begin + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(ErrorCode::Io, "reading {}: {}", path, std::strerror(errno));
     if (got == 0) break;

@@ -216,8 +216,8 @@ void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* pl
 template void adamw(const AdamW&, float*, const float*, float*, float*, const uint8_t*, int64_t);
 template void adamw(const AdamW&, double*, const double*, double*, double*, const uint8_t*,
                     int64_t);
-template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*, int64_t,
-                         int64_t);
+template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*,
+                         int64_t, int64_t);
 template void adamw_rows(const AdamW&, double*, const double*, const int32_t*, double*, double*,
                          int64_t, int64_t);
 

@@ -210,9 +210,10 @@ class NodeBuilder : public YAML::EventHandler {
         fail(ErrorCode::BadInput, "{}: << merges mappings, found {}", node.place().text(),
              map.shown());
       for (const auto& [name, value] : map.entries()) {
-        const bool known = std::any_of(
-            frame.merged.begin(), frame.merged.end(),
-            [&key = name](const std::pair<std::string, Node>& entry) { return entry.first == key; });
+        const bool known = std::any_of(frame.merged.begin(), frame.merged.end(),
+                                       [&key = name](const std::pair<std::string, Node>& entry) {
+                                         return entry.first == key;
+                                       });
         if (!known) frame.merged.emplace_back(name, value);
       }
     }

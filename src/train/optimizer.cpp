@@ -55,8 +55,7 @@ void update_rows(const kernels::AdamW& options, const Tensor& value, const RowGr
   for (int64_t i = 0; i < gradient.rows.numel(); ++i)
     places[static_cast<size_t>(row[i])] = static_cast<int32_t>(i);
   kernels::adamw_rows<T>(options, pointer<T>(value), pointer<const T>(gradient.values),
-                         places.data(), pointer<T>(m), pointer<T>(v), value.size(0),
-                         value.size(1));
+                         places.data(), pointer<T>(m), pointer<T>(v), value.size(0), value.size(1));
 }
 
 template <class T>
@@ -76,8 +75,7 @@ Tensor numbers_of(const Param& param) {
   if (!param.mask.defined() && param.value.grad().is_sparse())
     return row_gradient(param.value.grad()).values;
   const Tensor gradient = gradient_of(param.value);
-  const Tensor kept =
-      param.mask.defined() ? gradient.masked_fill(param.mask.eq(0), 0) : gradient;
+  const Tensor kept = param.mask.defined() ? gradient.masked_fill(param.mask.eq(0), 0) : gradient;
   return dense_as(kept, kept.scalar_type());
 }
 

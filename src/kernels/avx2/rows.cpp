@@ -23,7 +23,7 @@ namespace attune::kernels::avx2 {
 template void convert_values(const float*, bf16*, int64_t);
 template void convert_values(const bf16*, float*, int64_t);
 template void adamw(const AdamW&, float*, const float*, float*, float*, const uint8_t*, int64_t);
-template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*, int64_t,
-                         int64_t);
+template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*,
+                         int64_t, int64_t);
 
 }  // namespace attune::kernels::avx2

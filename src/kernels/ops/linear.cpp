@@ -216,8 +216,7 @@ Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias
     Tensor dx = need_x ? at::empty({dy.size(0), w.in()}, dy.options()) : Tensor();
     if (need_x) multiply(dy, w, false, dx, Tensor());
     const Tensor x = input.get();
-    Tensors result{dx,
-                   need_w ? product(dy, x, true, false, master_of(dtype_of(dy))) : Tensor(),
+    Tensors result{dx, need_w ? product(dy, x, true, false, master_of(dtype_of(dy))) : Tensor(),
                    need_b ? bias_gradient(dy) : Tensor()};
     for (size_t i = 0; i < sides.size(); ++i) side_backward(sides[i], terms[i], x, dy, dx, result);
     return result;

@@ -34,35 +34,34 @@ Tensor gated(kernels::Activation f, const Tensor& gate, const Tensor& up) {
 
 Tensor activation(kernels::Activation f, const Tensor& x_in) {
   const Tensor x = x_in.detach().contiguous();
-  return record(
-      activated(f, x), {x_in}, "activation",
-      [f, x](const Tensors& g) -> Tensors {
-        const Tensor dy = dense_as(g[0], x.scalar_type());
-        Tensor dx = at::empty_like(x);
-        dispatch(x, [&](auto* tag) {
-          using T = std::remove_pointer_t<decltype(tag)>;
-          kernels::activation_backward(f, pointer<T>(x), pointer<T>(dy), pointer<T>(dx), x.numel());
-        });
-        return {dx};
-      },
-      {[f, x] { return activated(f, x); }});
+  return record(activated(f, x), {x_in}, "activation",
+                [f, x](const Tensors& g) -> Tensors {
+                  const Tensor dy = dense_as(g[0], x.scalar_type());
+                  Tensor dx = at::empty_like(x);
+                  dispatch(x, [&](auto* tag) {
+                    using T = std::remove_pointer_t<decltype(tag)>;
+                    kernels::activation_backward(f, pointer<T>(x), pointer<T>(dy), pointer<T>(dx),
+                                                 x.numel());
+                  });
+                  return {dx};
+                },
+                {[f, x] { return activated(f, x); }});
 }
 
 Tensor gated_activation(kernels::Activation f, const Tensor& gate_in, const Tensor& up_in) {
   const Tensor gate = gate_in.detach().contiguous(), up = up_in.detach().contiguous();
-  return record(
-      gated(f, gate, up), {gate_in, up_in}, "gated_activation",
-      [f, gate, up](const Tensors& g) -> Tensors {
-        const Tensor dy = dense_as(g[0], up.scalar_type());
-        Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
-        dispatch(up, [&](auto* tag) {
-          using T = std::remove_pointer_t<decltype(tag)>;
-          kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy),
-                                  pointer<T>(dgate), pointer<T>(dup), up.numel());
-        });
-        return {dgate, dup};
-      },
-      {[f, gate, up] { return gated(f, gate, up); }});
+  return record(gated(f, gate, up), {gate_in, up_in}, "gated_activation",
+                [f, gate, up](const Tensors& g) -> Tensors {
+                  const Tensor dy = dense_as(g[0], up.scalar_type());
+                  Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
+                  dispatch(up, [&](auto* tag) {
+                    using T = std::remove_pointer_t<decltype(tag)>;
+                    kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy),
+                                            pointer<T>(dgate), pointer<T>(dup), up.numel());
+                  });
+                  return {dgate, dup};
+                },
+                {[f, gate, up] { return gated(f, gate, up); }});
 }
 
 namespace {
@@ -139,8 +138,8 @@ Tensor sparse_gradient(const Tensor& dy, const Tensor& index, const Tensor& tabl
   rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
   std::vector<int32_t> places;
   for (int64_t i = 0; i < index.numel(); ++i)
-    places.push_back(static_cast<int32_t>(
-        std::lower_bound(rows.begin(), rows.end(), first[i]) - rows.begin()));
+    places.push_back(
+        static_cast<int32_t>(std::lower_bound(rows.begin(), rows.end(), first[i]) - rows.begin()));
   RowGradient gradient{int64_tensor({rows.begin(), rows.end()}),
                        at::zeros({static_cast<int64_t>(rows.size()), dy.size(1)}, table.options())};
   add_rows(dy, int32_tensor(places), gradient.values);

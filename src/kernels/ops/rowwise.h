@@ -19,8 +19,8 @@ at::Tensor dropout(const at::Tensor& x, const DropSite& drop);
 /// Sum of rows gathered from up to four tables [vocabulary, cols] (master type) by int32 indices
 /// [rows], in compute type `type`. Row `padding` of the first table gets no gradient, as torch's
 /// padding_idx (-1: none). A large table that is a leaf and of which few rows are read gets a
-/// sparse gradient (tensor/autograd.h, gradient_of). Errors: BadInput naming table and value when an index is outside its
-/// table.
+/// sparse gradient (tensor/autograd.h, gradient_of). Errors: BadInput naming table and value when
+/// an index is outside its table.
 at::Tensor embedding(const std::vector<at::Tensor>& tables, const std::vector<at::Tensor>& indices,
                      at::ScalarType type, int64_t padding = -1);
 

@@ -26,8 +26,8 @@ namespace attune::kernels::ref {
 template void convert_values(const float*, bf16*, int64_t);
 template void convert_values(const bf16*, float*, int64_t);
 template void adamw(const AdamW&, float*, const float*, float*, float*, const uint8_t*, int64_t);
-template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*, int64_t,
-                         int64_t);
+template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*,
+                         int64_t, int64_t);
 template void adamw(const AdamW&, double*, const double*, double*, double*, const uint8_t*,
                     int64_t);
 template void adamw_rows(const AdamW&, double*, const double*, const int32_t*, double*, double*,

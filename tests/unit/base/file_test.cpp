@@ -39,16 +39,14 @@ TEST(File, PiecesOfARangeAreThatRange) {
   for (int i = 0; i < 300'000; ++i) content += std::to_string(i);  // more than one piece
   const std::string path = folder.file("range");
   write_file_atomic(path, content);
-  for (const auto& [begin, bytes] : {std::pair<size_t, size_t>{0, content.size()},
-                                     {12'345, 1'500'000},
-                                     {content.size(), 0}}) {
+  for (const auto& [begin, bytes] :
+       {std::pair<size_t, size_t>{0, content.size()}, {12'345, 1'500'000}, {content.size(), 0}}) {
     std::string read;
     read_pieces(path, begin, bytes, [&](std::string_view piece) { read += piece; });
     EXPECT_EQ(read, content.substr(begin, bytes));
   }
-  const std::string error = error_text(ErrorCode::Io, [&] {
-    read_pieces(path, 10, content.size(), [](std::string_view) {});
-  });
+  const std::string error = error_text(
+      ErrorCode::Io, [&] { read_pieces(path, 10, content.size(), [](std::string_view) {}); });
   EXPECT_NE(error.find("it ends before byte"), std::string::npos) << error;
 }
 

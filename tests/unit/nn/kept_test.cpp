@@ -100,7 +100,8 @@ TEST(Kept, GradientsBehindIt) {
 
 TEST(Kept, TheGradientOfATermsDropoutSeesTheSameElements) {
   const Tensor keys = at::arange(11, 14, at::kLong);
-  const Tensor a = as_leaf(draw(1, 3, 4)), down = as_leaf(draw(4, 2, 4)), up = as_leaf(draw(5, 5, 2));
+  const Tensor a = as_leaf(draw(1, 3, 4)), down = as_leaf(draw(4, 2, 4)),
+               up = as_leaf(draw(5, 5, 2));
   const LowRankTerm term{down, up, 0.5, 0.4, 7};
   const auto loss = [&] {
     return low_rank(activation(kernels::Activation::Tanh, a), term, keys).square().sum();

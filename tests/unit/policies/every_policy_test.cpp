@@ -6,14 +6,11 @@ namespace every_policy_test {
 
 /// Options with which a policy must change nothing; "" when none exist: it says so in its summary.
 const std::map<std::string, std::string>& weakest() {
-  static const std::map<std::string, std::string> options{{"adversarial", R"({"weight": 0})"},
-                                                          {"gradual_unfreezing", R"({"share": 0})"},
-                                                          {"half", R"({"ratio": 1})"},
-                                                          {"head_lr", R"({"scale": 1})"},
-                                                          {"layer_decay", R"({"factor": 1})"},
-                                                          {"lottery_ticket", ""},
-                                                          {"mixout", R"({"p": 0})"},
-                                                          {"r_drop", R"({"alpha": 0})"}};
+  static const std::map<std::string, std::string> options{
+      {"adversarial", R"({"weight": 0})"}, {"gradual_unfreezing", R"({"share": 0})"},
+      {"half", R"({"ratio": 1})"},         {"head_lr", R"({"scale": 1})"},
+      {"layer_decay", R"({"factor": 1})"}, {"lottery_ticket", ""},
+      {"mixout", R"({"p": 0})"},           {"r_drop", R"({"alpha": 0})"}};
   return options;
 }
 
