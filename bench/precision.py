@@ -1,7 +1,7 @@
 """Loss curves in bf16 beside fp32 over several seeds; writes docs/results/precision.md and its plot.
 
   precision.py [--attune build/release/bin/attune] [--recipes examples/recipes/sections-lora.yaml ...] [--seeds 3]
-               [--epochs 2] [--out docs/results]
+               [--epochs 1] [--out docs/results]
 
 Needs cache/sections (scripts/prepare-sections). Standard library only.
 """
@@ -68,7 +68,7 @@ def main():
     parser.add_argument("--attune", default="build/release/bin/attune")
     parser.add_argument("--recipes", nargs="+", default=["examples/recipes/sections-lora.yaml", "examples/recipes/sections-full.yaml"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--out", default="docs/results")
     args = parser.parse_args()
     lines = ["# bf16 beside fp32", "",

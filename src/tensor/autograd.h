@@ -16,16 +16,15 @@ bool wants_gradient(const Tensor& x);
 /// input order; an undefined result means no gradient. Runs without recording.
 using Backward = std::function<Tensors(const Tensors& output_gradients)>;
 
-/// Joins freshly computed outputs to the graph as one node over `inputs` (undefined ones allowed).
-/// Does nothing when no input wants a gradient. The closure must not hold an output itself (a
-/// cycle): hold output.detach().
-/// `remake`: see Kept.
+/// How a node makes its first output again, to the same bits, from what its backward closure keeps
+/// anyway (see Kept).
 struct Remake {
-  /// Computes the first output again, to the same bits, from what the backward closure keeps
-  /// anyway.
   std::function<Tensor()> make;
   bool shared = false;  // several nodes read the output: each would make it again
 };
+/// Joins freshly computed outputs to the graph as one node over `inputs` (undefined ones allowed).
+/// Does nothing when no input wants a gradient. The closures must not hold an output itself (a
+/// cycle): hold output.detach().
 void record(Tensors& outputs, const Tensors& inputs, const char* name, Backward backward,
             Remake remake = {});
 Tensor record(Tensor output, const Tensors& inputs, const char* name, Backward backward,
