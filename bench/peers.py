@@ -1,7 +1,7 @@
 """Whole training steps of Attune beside those of PyTorch + transformers + PEFT, interleaved on one machine.
 
   peers.py compare --step build/release/bin/step --out docs/performance.md [--only TEXT]
-  peers.py peer MODEL METHOD DTYPE LENGTHS STEPS THREADS    one peer run, one JSON object (its own process)
+  peers.py peer MODEL METHOD DTYPE LENGTHS STEPS THREADS eager|compiled    one peer run, one JSON object (its own process)
 
 LENGTHS: a JSON list, those of bench/step, padded to the longest. Run by scripts/bench-peers, which
 makes the environment.
@@ -44,7 +44,7 @@ def config_of(model):
         max_position_embeddings=512, num_labels=2)
 
 
-def peer(model_name, method, dtype, lengths, steps, warmup, threads):
+def peer(model_name, method, dtype, lengths, steps, warmup, threads, compiled):
     import torch
     import transformers
 
@@ -75,7 +75,9 @@ def peer(model_name, method, dtype, lengths, steps, warmup, threads):
     inputs["labels"] = ids if causal else torch.arange(len(lengths)) % 2
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    seconds = []
+    if compiled:
+        model = torch.compile(model)
+    seconds, start = [], time.perf_counter()
     for step in range(warmup + steps):
         began = time.perf_counter()
         optimizer.zero_grad()
@@ -84,11 +86,13 @@ def peer(model_name, method, dtype, lengths, steps, warmup, threads):
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         float(loss.detach())
+        if step == 0:
+            start = time.perf_counter() - start
         if step >= warmup:
             seconds.append(time.perf_counter() - began)
     tokens = sum(lengths)
     return {
-        "tokens": tokens, "min_ms": 1e3 * min(seconds), "median_ms": 1e3 * statistics.median(seconds),
+        "tokens": tokens, "first_step_seconds": start, "min_ms": 1e3 * min(seconds), "median_ms": 1e3 * statistics.median(seconds),
         "tokens_per_second": tokens / statistics.median(seconds),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "torch": torch.__version__, "transformers": transformers.__version__}
@@ -120,6 +124,10 @@ def peer_environment(threads):
     return environment
 
 
+def peer_command(arguments, model, method, dtype, lengths, threads, kind):
+    return [sys.executable, __file__, "peer", model, method, dtype, json.dumps(lengths), str(arguments.steps), str(threads), kind]
+
+
 def compare(arguments):
     threads = len(os.sched_getaffinity(0))
     rows = []
@@ -135,11 +143,13 @@ def compare(arguments):
             for _ in range(arguments.rounds):
                 ours.append(steady([arguments.step, model, OURS[method], "--dtype", dtype, *sizes,
                                     "--steps", str(arguments.steps)]))
-                theirs.append(run([sys.executable, __file__, "peer", model, method, dtype,
-                                   json.dumps(lengths), str(arguments.steps), str(threads)],
+                theirs.append(run(peer_command(arguments, model, method, dtype, lengths, threads, "eager"),
                                   peer_environment(threads)))
             best = max(ours, key=lambda r: r["tokens_per_second"])
             other = max(theirs, key=lambda r: r["tokens_per_second"])
+            if arguments.compile and dtype == "bf16":
+                other["compiled"] = run(peer_command(arguments, model, method, dtype, lengths, threads, "compiled"),
+                                        peer_environment(threads))
             rows.append((model, method, shape, dtype, best, other))
             print(f"{model} {method} {shape} {dtype}: {best['tokens_per_second']:.0f} against "
                   f"{other['tokens_per_second']:.0f} tokens/s, {best['fraction_median']:.2f} of the ceiling",
@@ -160,7 +170,8 @@ def cpu_name():
 def write(arguments, rows, threads):
     peer_best = {}
     for m, t, s, _, _, p in rows:
-        peer_best[(m, t, s)] = max(peer_best.get((m, t, s), 0), p["tokens_per_second"])
+        peer_best[(m, t, s)] = max(peer_best.get((m, t, s), 0), p["tokens_per_second"],
+                                   p.get("compiled", p)["tokens_per_second"])
     versions = rows[0][5]
     rounds = f", the better of {arguments.rounds} rounds" if arguments.rounds > 1 else ""
     lines = [
@@ -173,12 +184,15 @@ def write(arguments, rows, threads):
         f"Machine: {cpu_name()}, {threads} threads ({rows[0][4]['isa']}); torch {versions['torch']}, transformers "
         f"{versions['transformers']}, SDPA attention, "
         f"{'tcmalloc' if 'LD_PRELOAD' in peer_environment(threads) else 'no tcmalloc here'}.", "",
-        "| model | method | batch | type | Attune tokens/s | peer tokens/s | ratio | over the peer's best | of the ceiling | faults a step | peak MB | peer MB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+        "*Compiled*: the peer under `torch.compile`, and the seconds of its first step; the peer's best is over all its forms.", "",
+        "| model | method | batch | type | Attune tokens/s | peer tokens/s | compiled | ratio | over the peer's best | of the ceiling | faults a step | peak MB | peer MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for model, method, shape, dtype, ours, theirs in rows:
         speed, other = ours["tokens_per_second"], theirs["tokens_per_second"]
+        compiled = theirs.get("compiled")
+        compiled = f"{compiled['tokens_per_second']:,.0f} ({compiled['first_step_seconds']:.0f} s)" if compiled else ""
         lines.append(
-            f"| {model} | {method} | {shape} | {dtype} | {speed:,.0f} | {other:,.0f} | {speed / other:.2f} | "
+            f"| {model} | {method} | {shape} | {dtype} | {speed:,.0f} | {other:,.0f} | {compiled} | {speed / other:.2f} | "
             f"{speed / peer_best[(model, method, shape)]:.2f} | {ours['fraction_median']:.2f} | "
             f"{ours['faults_per_step']:.0f} | {ours['peak_bytes'] / 1e6:.0f} | {theirs['peak_bytes'] / 1e6:.0f} |")
     path = arguments.out
@@ -189,8 +203,8 @@ def write(arguments, rows, threads):
 
 def main():
     if sys.argv[1:2] == ["peer"]:
-        model, method, dtype, lengths, steps, threads = sys.argv[2:8]
-        print(json.dumps(peer(model, method, dtype, json.loads(lengths), int(steps), 2, int(threads))))
+        model, method, dtype, lengths, steps, threads, kind = sys.argv[2:9]
+        print(json.dumps(peer(model, method, dtype, json.loads(lengths), int(steps), 2, int(threads), kind == "compiled")))
         return
     parser = argparse.ArgumentParser()
     parser.add_argument("command", choices=["compare"])
@@ -198,6 +212,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--only", default="", help="only works whose line holds this")
     compare(parser.parse_args())
 

@@ -71,13 +71,22 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(data_, size_);
 }
 
-void release_pages(const void* begin, size_t bytes) {
-#ifdef MADV_PAGEOUT
+namespace {
+void advise_pages(const void* begin, size_t bytes, int advice) {
   const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const uintptr_t from = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
   const uintptr_t to = (reinterpret_cast<uintptr_t>(begin) + bytes) / page * page;
-  if (from < to)
-    static_cast<void>(::madvise(reinterpret_cast<void*>(from), to - from, MADV_PAGEOUT));
+  if (from < to) static_cast<void>(::madvise(reinterpret_cast<void*>(from), to - from, advice));
+}
+}  // namespace
+
+void forget_pages(const void* begin, size_t bytes) {
+  advise_pages(begin, bytes, MADV_DONTNEED);
+}
+
+void release_pages(const void* begin, size_t bytes) {
+#ifdef MADV_PAGEOUT
+  advise_pages(begin, bytes, MADV_PAGEOUT);
 #else
   static_cast<void>(begin);
   static_cast<void>(bytes);

@@ -32,6 +32,10 @@ class MappedFile {
 /// call, nothing happens.
 void release_pages(const void* begin, size_t bytes);
 
+/// Takes the whole pages between, of a mapping that is only read, out of this process; the system
+/// still has them if it has room.
+void forget_pages(const void* begin, size_t bytes);
+
 /// A file's content from begin to end, piece by piece. Throws NotFound, Io.
 void read_pieces(const std::string& path, const std::function<void(std::string_view)>& see);
 /// `bytes` of it from `begin`. Throws Io too when the file ends before.

@@ -93,8 +93,7 @@ class ConllReader : public Reader {
       const Line found = line_at(text, at);
       ++line;
       if (blank(found.text) || document_mark(found.text)) {
-        if (first_line > 0 && !rows.full())
-          rows.add(begin, end - begin, first_line, source_.name());
+        if (first_line > 0 && !rows.full()) rows.add(begin, end - begin, first_line);
         first_line = 0;
       } else if (!comment(found.text, first_line == 0)) {
         if (first_line == 0) {
@@ -109,7 +108,7 @@ class ConllReader : public Reader {
       }
       at = found.next;
     }
-    if (first_line > 0 && !rows.full()) rows.add(begin, end - begin, first_line, source_.name());
+    if (first_line > 0 && !rows.full()) rows.add(begin, end - begin, first_line);
     convert_ = !universal_ && starts.iob1();
     if (convert_) log_info("{}: tags are IOB1; converted to IOB2", source_.name());
   }

@@ -177,7 +177,7 @@ class DelimitedReader : public Reader {
     const std::string_view text = source_.text();
     const Line first = line_at(text, at);
     if (!quoting_ || first.text.find('"') == std::string_view::npos) {
-      rows.add(at, first.text.size(), line++, source_.name());
+      rows.add(at, first.text.size(), line++);
       return first.next;
     }
     const Fields record = FieldScanner(text, separator_, quoting_).scan(at, nullptr);
@@ -188,7 +188,7 @@ class DelimitedReader : public Reader {
       line += count_lines(text.substr(at, next - at));
       return next;
     }
-    rows.add(at, record.end - at, line, source_.name());
+    rows.add(at, record.end - at, line);
     line += count_lines(text.substr(at, record.next - at));
     return record.next;
   }

@@ -44,7 +44,7 @@ class JsonLinesReader : public Reader {
     int64_t line = 1;
     for (size_t at = 0; at < text.size() && !rows.full(); ++line) {
       const Line found = line_at(text, at);
-      if (!blank(found.text)) rows.add(at, found.text.size(), line, source_.name());
+      if (!blank(found.text)) rows.add(at, found.text.size(), line);
       at = found.next;
     }
   }
@@ -148,7 +148,7 @@ class JsonArrayReader : public Reader {
                             source_.name(), line));
         return;
       }
-      rows.add(begin, scan.at() - begin, line, source_.name());
+      rows.add(begin, scan.at() - begin, line);
       if (scan.take(',')) continue;
       if (!scan.take(']'))
         rows.problem(

@@ -8,13 +8,14 @@
 
 namespace attune {
 
-void RowIndex::add(size_t offset, size_t bytes, int64_t line, const std::string& name) {
+void RowIndex::add(size_t offset, size_t bytes, int64_t line) {
   if (bytes > std::numeric_limits<uint32_t>::max())
     fail(
         ErrorCode::BadInput,
         "{}:{}: this record has {}; records must be smaller than 4 GiB (is a quote or bracket left "
         "open?)",
-        name, line, human_bytes(static_cast<double>(bytes)));
+        source_.name(), line, human_bytes(static_cast<double>(bytes)));
+  source_.seen(source_.text().substr(offset, bytes));
   rows_.push_back({offset, static_cast<uint32_t>(bytes), file_, line});
 }
 
@@ -59,9 +60,25 @@ std::optional<size_t> first_invalid_utf8(std::string_view text) {
   return std::nullopt;
 }
 
+namespace {
+/// The same a piece at a time, so that a large file need not be in memory whole.
+std::optional<size_t> first_invalid_in_pieces(const Source& source, std::string_view text) {
+  constexpr size_t kPiece = size_t{4} << 20;
+  for (size_t at = 0; at < text.size();) {
+    size_t end = std::min(text.size(), at + kPiece);
+    while (end < text.size() && static_cast<unsigned char>(text[end]) >= 0x80) ++end;
+    const std::string_view piece = text.substr(at, end - at);
+    if (const std::optional<size_t> bad = first_invalid_utf8(piece)) return at + *bad;
+    source.seen(piece);
+    at = end;
+  }
+  return std::nullopt;
+}
+}  // namespace
+
 void check_utf8(const Source& source, size_t end) {
   const std::string_view text = source.text().substr(0, end);
-  const std::optional<size_t> bad = first_invalid_utf8(text);
+  const std::optional<size_t> bad = first_invalid_in_pieces(source, text);
   if (!bad) return;
   fail(
       ErrorCode::BadInput,
@@ -83,7 +100,7 @@ class TextReader : public Reader {
     int64_t line = 1;
     for (size_t at = 0; at < text.size() && !rows.full(); ++line) {
       const Line found = line_at(text, at);
-      rows.add(at, found.text.size(), line, source_.name());
+      rows.add(at, found.text.size(), line);
       at = found.next;
     }
   }

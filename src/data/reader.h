@@ -23,16 +23,18 @@ struct RowPlace {
 /// What a reader fills while it looks for records.
 class RowIndex {
  public:
-  RowIndex(std::vector<RowPlace>& rows, uint32_t file, int64_t limit, std::vector<std::string>* bad)
-      : rows_(rows), file_(file), limit_(limit), bad_(bad) {}
+  RowIndex(std::vector<RowPlace>& rows, const Source& source, uint32_t file, int64_t limit,
+           std::vector<std::string>* bad)
+      : rows_(rows), source_(source), file_(file), limit_(limit), bad_(bad) {}
   /// Errors: BadInput for a record of 4 GiB or more.
-  void add(size_t offset, size_t bytes, int64_t line, const std::string& name);
+  void add(size_t offset, size_t bytes, int64_t line);
   /// Throws BadInput, or collects the message when bad rows are skipped.
   void problem(std::string message);
   bool full() const { return limit_ > 0 && static_cast<int64_t>(rows_.size()) >= limit_; }
 
  private:
   std::vector<RowPlace>& rows_;
+  const Source& source_;
   uint32_t file_;
   int64_t limit_;
   std::vector<std::string>* bad_;

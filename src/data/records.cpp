@@ -41,7 +41,9 @@ std::unique_ptr<Reader> make_reader(Format format, const Source& source,
 }
 
 std::string_view row_text(const OpenFile& file, const RowPlace& row) {
-  return file.source->text().substr(row.offset, row.bytes);
+  const std::string_view text = file.source->text().substr(row.offset, row.bytes);
+  file.source->seen(text);
+  return text;
 }
 
 /// Moves rows that cannot be read, from `first` on, into messages.
@@ -99,7 +101,7 @@ void Dataset::State::add_file(const InputFile& input, const ReadOptions& options
     limit = limit > 0 ? std::min(limit, end) : end;
   }
   // With skipping, how many rows are needed is known only after the bad ones have gone.
-  RowIndex index(rows, static_cast<uint32_t>(files.size()), skip ? 0 : limit,
+  RowIndex index(rows, *file.source, static_cast<uint32_t>(files.size()), skip ? 0 : limit,
                  skip ? &bad_rows : nullptr);
   file.reader->index(index);
   if (skip)
@@ -183,7 +185,11 @@ std::string Dataset::fingerprint() const {
   std::call_once(state_->hashed, [this] {
     const std::vector<OpenFile>& files = state_->files;
     std::string hashes;
-    for (const OpenFile& file : files) hashes += sha256_hex(file.source->bytes());
+    for (const OpenFile& file : files) {
+      Sha256 hash;
+      file.source->in_pieces([&](std::string_view piece) { hash.add(piece); });
+      hashes += hash.hex();
+    }
     state_->fingerprint = files.size() == 1 ? hashes : sha256_hex(hashes);
   });
   return state_->fingerprint;

@@ -207,4 +207,27 @@ Source::Source(const std::string& path, size_t memory_limit)
   if (text().empty()) fail_empty(name_);
 }
 
+void Source::seen(std::string_view part) const {
+  if (file_ == nullptr && (spill_ == nullptr || !spill_->on_disk())) return;
+  const size_t first = static_cast<size_t>(part.data() - bytes_.data()) / kReach,
+               last = static_cast<size_t>(part.data() + part.size() - bytes_.data()) / kReach;
+  const size_t before = last_reach_.exchange(last, std::memory_order_relaxed);
+  const size_t reaches = last - first + (first == before ? 0 : 1);
+  if (reaches == 0) return;
+  if (resident_.fetch_add(reaches * kReach, std::memory_order_relaxed) + reaches * kReach <
+      kResident)
+    return;
+  resident_.store(0, std::memory_order_relaxed);
+  forget_pages(bytes_.data(), bytes_.size());
+}
+
+void Source::in_pieces(const std::function<void(std::string_view)>& see) const {
+  constexpr size_t kPiece = size_t{4} << 20;
+  for (size_t at = 0; at < bytes_.size(); at += kPiece) {
+    const std::string_view piece = bytes_.substr(at, kPiece);
+    see(piece);
+    seen(piece);
+  }
+}
+
 }  // namespace attune

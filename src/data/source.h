@@ -1,5 +1,7 @@
 #pragma once
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -35,7 +37,7 @@ class Spill {
 /// PNG and JPEG files is read as lines of JSON, one an image: {"image": file, "label": subfolder}.
 class Source {
  public:
-  static constexpr size_t kMemoryLimit = size_t{1} << 30;
+  static constexpr size_t kMemoryLimit = size_t{64} << 20;
   /// Errors: NotFound; BadInput for a folder without images, an empty file or UTF-16; Corrupt for
   /// damaged gzip or zstd; Unsupported for other containers (Parquet, zip, ...).
   explicit Source(const std::string& path, size_t memory_limit = kMemoryLimit);
@@ -48,7 +50,17 @@ class Source {
   size_t mark_bytes() const { return mark_bytes_; }
   bool compressed() const { return compressed_; }
 
+  /// Says that these bytes of the text have been read. From time to time the pages read so far
+  /// leave this process (the system keeps what it has room for), so that a file of any size takes
+  /// no more than kResident bytes. Thread safe: a page that is still in use comes back.
+  void seen(std::string_view part) const;
+  /// The whole content in pieces, each of them seen() after its turn.
+  void in_pieces(const std::function<void(std::string_view)>& see) const;
+
  private:
+  static constexpr size_t kResident = size_t{32} << 20;
+  static constexpr size_t kReach = size_t{64} << 10;  // pages that one touch brings along
+  mutable std::atomic<size_t> resident_ = 0, last_reach_ = 0;
   std::string name_;
   std::unique_ptr<MappedFile> file_;
   std::unique_ptr<Spill> spill_;

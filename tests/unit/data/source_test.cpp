@@ -2,11 +2,14 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
+#include <fstream>
 #include <thread>
 
+#include "base/hash.h"
 #include "data/reader.h"
 #include "data/records.h"
 #include "support/temp_folder.h"
@@ -87,11 +90,40 @@ TEST(Source, LargeContentGoesToDisk) {
 TEST(RowIndex, RecordsOfFourGibibytesAreRefused) {
   const TempFolder folder;
   std::vector<RowPlace> rows;
-  RowIndex index(rows, 0, 0, nullptr);
-  EXPECT_EQ(
-      error_text(folder, ErrorCode::BadInput, [&] { index.add(0, size_t{4} << 30, 7, "a.csv"); })
-          .find("a.csv:7: this record has 4"),
-      0u);
+  const Source source(folder.write("a.csv", "text\n"));
+  RowIndex index(rows, source, 0, 0, nullptr);
+  EXPECT_NE(error_text(folder, ErrorCode::BadInput, [&] { index.add(0, size_t{4} << 30, 7); })
+                .find("a.csv:7: this record has 4"),
+            std::string::npos);
+}
+
+/// Of this process, in memory now.
+size_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  size_t all = 0, resident = 0;
+  file >> all >> resident;
+  return resident * static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+TEST(Source, MemoryDoesNotGrowWithTheFile) {
+  const TempFolder folder;
+  std::string path;
+  {
+    std::string text;
+    for (int i = 0; i < 2000; ++i)
+      text += std::string(80'000, static_cast<char>('a' + i % 26)) + "\n";
+    path = folder.write("a.txt", text);
+  }
+  const size_t before = resident_bytes();
+  const Dataset data = Dataset::open(path);
+  ASSERT_EQ(data.size(), 2000);
+  EXPECT_LT(resident_bytes(), before + (size_t{64} << 20));
+  for (int64_t i = 0; i < data.size(); ++i)
+    ASSERT_EQ(data.at(i).value.at("text").get_ref<const std::string&>()[7],
+              static_cast<char>('a' + i % 26));
+  EXPECT_LT(resident_bytes(), before + (size_t{64} << 20));
+  EXPECT_EQ(data.fingerprint(), sha256_file(path));
+  EXPECT_LT(resident_bytes(), before + (size_t{64} << 20));
 }
 
 TEST(Source, EveryTruncationOfCompressedDataIsAnError) {
