@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -23,7 +24,7 @@ struct RowPlace {
 /// What a reader fills while it looks for records.
 class RowIndex {
  public:
-  RowIndex(std::vector<RowPlace>& rows, const Source& source, uint32_t file, int64_t limit,
+  RowIndex(std::deque<RowPlace>& rows, const Source& source, uint32_t file, int64_t limit,
            std::vector<std::string>* bad)
       : rows_(rows), source_(source), file_(file), limit_(limit), bad_(bad) {}
   /// Errors: BadInput for a record of 4 GiB or more.
@@ -33,7 +34,7 @@ class RowIndex {
   bool full() const { return limit_ > 0 && static_cast<int64_t>(rows_.size()) >= limit_; }
 
  private:
-  std::vector<RowPlace>& rows_;
+  std::deque<RowPlace>& rows_;
   const Source& source_;
   uint32_t file_;
   int64_t limit_;

@@ -47,7 +47,7 @@ std::string_view row_text(const OpenFile& file, const RowPlace& row) {
 }
 
 /// Moves rows that cannot be read, from `first` on, into messages.
-void drop_bad_rows(const OpenFile& file, size_t first, int64_t limit, std::vector<RowPlace>& rows,
+void drop_bad_rows(const OpenFile& file, size_t first, int64_t limit, std::deque<RowPlace>& rows,
                    std::vector<std::string>& bad) {
   size_t kept = first;
   for (size_t i = first; i < rows.size(); ++i) {
@@ -72,7 +72,7 @@ void drop_bad_rows(const OpenFile& file, size_t first, int64_t limit, std::vecto
 
 struct Dataset::State {
   std::vector<OpenFile> files;
-  std::vector<RowPlace> rows;
+  std::deque<RowPlace> rows;
   std::string format_name;
   std::vector<std::string> bad_rows;
   mutable std::once_flag hashed;
@@ -141,7 +141,6 @@ Dataset Dataset::open(const std::vector<InputFile>& files, const ReadOptions& op
     if (options.limit > 0 && static_cast<int64_t>(state->rows.size()) >= options.limit) break;
     state->add_file(file, options);
   }
-  state->rows.shrink_to_fit();
   Dataset dataset;
   dataset.state_ = std::move(state);
   return dataset;

@@ -58,7 +58,7 @@ class Source {
   void in_pieces(const std::function<void(std::string_view)>& see) const;
 
  private:
-  static constexpr size_t kResident = size_t{32} << 20;
+  static constexpr size_t kResident = size_t{16} << 20;
   static constexpr size_t kReach = size_t{64} << 10;  // pages that one touch brings along
   mutable std::atomic<size_t> resident_ = 0, last_reach_ = 0;
   std::string name_;

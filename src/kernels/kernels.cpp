@@ -5,6 +5,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/low_rank.h"
+
 namespace attune::kernels {
 
 namespace ref {
@@ -204,13 +206,31 @@ void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* pl
   ATTUNE_RUN(T, adamw_rows, options, p, gradient, place, m, v, rows, cols);
 }
 
+template <class T>
+void low_rank_pass(const T* x, const T* in, const T* out, int64_t rows, int64_t k, int64_t n,
+                   int64_t rank, T* inner, T* y) {
+  ATTUNE_RUN(T, low_rank_pass, x, in, out, rows, k, n, rank, inner, y);
+}
+template <class T>
+void low_rank_gradient(const T* inner, const T* x, int64_t rows, int64_t cols, int64_t rank,
+                       double scale, bool transposed, acc_t<T>* g) {
+  ATTUNE_RUN(T, low_rank_gradient, inner, x, rows, cols, rank, scale, transposed, g);
+}
+template <class T>
+void low_rank_turn(const acc_t<T>* up, int64_t n, int64_t rank, double scale, T* w) {
+  ATTUNE_RUN(T, low_rank_turn<T>, up, n, rank, scale, w);
+}
+
 #define ATTUNE_T float
+#include "kernels/detail/instantiate_low_rank.inl"
 #include "kernels/detail/instantiate_public.inl"
 #undef ATTUNE_T
 #define ATTUNE_T bf16
+#include "kernels/detail/instantiate_low_rank.inl"
 #include "kernels/detail/instantiate_public.inl"
 #undef ATTUNE_T
 #define ATTUNE_T double
+#include "kernels/detail/instantiate_low_rank.inl"
 #include "kernels/detail/instantiate_public.inl"
 #undef ATTUNE_T
 template void adamw(const AdamW&, float*, const float*, float*, float*, const uint8_t*, int64_t);

@@ -28,6 +28,11 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, bool transpose_a, b
   return c;
 }
 
+void add_product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+  kernels::gemm(view(a, false), view(b, false), {c.data_ptr(), dtype_of(c), c.size(0), c.size(1)},
+                nullptr, true);
+}
+
 at::Tensor matmul(const at::Tensor& a, const at::Tensor& b, bool transpose_a, bool transpose_b) {
   const Tensor left = a.detach(), right = b.detach();
   return record(

@@ -13,5 +13,7 @@ at::Tensor matmul(const at::Tensor& a, const at::Tensor& b, bool transpose_a = f
 /// The same without gradients, into a new tensor of type `out`.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, bool transpose_a, bool transpose_b,
                    at::ScalarType out);
+/// c += a b, all dense and of one type; without gradients.
+void add_product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c);
 
 }  // namespace attune

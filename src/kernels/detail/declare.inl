@@ -59,3 +59,11 @@ void adamw(const AdamW& options, T* p, const T* gradient, T* m, T* v, const uint
 template <class T>
 void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* place, T* m, T* v,
                 int64_t rows, int64_t cols);
+template <class T>
+void low_rank_pass(const T* x, const T* in, const T* out, int64_t rows, int64_t k, int64_t n,
+                   int64_t rank, T* inner, T* y);
+template <class T>
+void low_rank_gradient(const T* inner, const T* x, int64_t rows, int64_t cols, int64_t rank,
+                       double scale, bool transposed, acc_t<T>* g);
+template <class T>
+void low_rank_turn(const acc_t<T>* up, int64_t n, int64_t rank, double scale, T* w);

@@ -84,6 +84,14 @@ struct Vec {
     const __m128 quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps(quarter, quarter, 1)));
   }
+  /// Lane i is the sum of x[i].
+  static Vec sums(const Vec (&x)[8]) {
+    __m256 a[4], b[2];
+    for (int i = 0; i < 4; ++i) a[i] = _mm256_hadd_ps(x[2 * i].v, x[2 * i + 1].v);
+    for (int i = 0; i < 2; ++i) b[i] = _mm256_hadd_ps(a[2 * i], a[2 * i + 1]);
+    return {_mm256_add_ps(_mm256_permute2f128_ps(b[0], b[1], 0x20),
+                          _mm256_permute2f128_ps(b[0], b[1], 0x31))};
+  }
   static float maximum(Vec a) {
     const __m128 half = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
     const __m128 quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));

@@ -106,6 +106,21 @@ struct Vec {
   static float sum(Vec a) {
     return _mm512_reduce_add_ps(a.v);
   }
+  /// Lane i is the sum of x[i].
+  static Vec sums(const Vec (&x)[16]) {
+    __m512 a[8], b[4], c[2];
+    for (int i = 0; i < 8; ++i)
+      a[i] = _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i].v, x[2 * i + 1].v),
+                           _mm512_unpackhi_ps(x[2 * i].v, x[2 * i + 1].v));
+    for (int i = 0; i < 4; ++i)
+      b[i] = _mm512_add_ps(_mm512_shuffle_ps(a[2 * i], a[2 * i + 1], 0x44),
+                           _mm512_shuffle_ps(a[2 * i], a[2 * i + 1], 0xee));
+    for (int i = 0; i < 2; ++i)
+      c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
+                           _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));
+    return {_mm512_add_ps(_mm512_shuffle_f32x4(c[0], c[1], 0x88),
+                          _mm512_shuffle_f32x4(c[0], c[1], 0xdd))};
+  }
   static float maximum(Vec a) {
     return _mm512_reduce_max_ps(a.v);
   }

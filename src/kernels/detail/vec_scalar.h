@@ -60,6 +60,7 @@ struct Lane {
   static Lane select(Mask m, Lane a, Lane b) { return m ? a : b; }
   static Lane sqrt(Lane a) { return {std::sqrt(a.v)}; }
   static S sum(Lane a) { return a.v; }
+  static Lane sums(const Lane (&x)[1]) { return x[0]; }
   static S maximum(Lane a) { return a.v; }
   /// x where the 16-bit draws reach the threshold, else 0.
   static Lane keep(const uint16_t* draws, uint32_t threshold, Lane x) {

@@ -81,62 +81,6 @@ void multiply_weight(const Tensor& a, const WeightSource& weight, bool transpose
 
 namespace {
 
-/// A term in the compute type, with what its backward needs.
-struct Side {
-  Tensor down, up;  // compute type; up already times scale
-  Tensor inner;     // dropout(x) down^T [rows, rank]
-  double scale = 1;
-  Tensor row_keys;  // keeps the memory behind drop alive
-  kernels::Dropout drop;
-};
-
-Tensor dropped(const Tensor& x, const kernels::Dropout& drop) {
-  if (!drop.on()) return x;
-  Tensor y = at::empty_like(x);
-  dispatch(x, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    kernels::dropout(pointer<T>(x), pointer<T>(y), x.size(0), x.size(1), drop);
-  });
-  return y;
-}
-
-Side make_side(const Tensor& x, const LowRankTerm& term, const Tensor& row_keys) {
-  Side side;
-  side.scale = term.scale;
-  side.down = dense_as(term.down.detach(), x.scalar_type());
-  side.up = dense_as(term.up.detach() * term.scale, x.scalar_type());
-  side.row_keys = row_keys;
-  if (row_keys.defined() && term.dropout > 0)
-    side.drop = {static_cast<float>(term.dropout), pointer<const uint64_t>(row_keys),
-                 term.dropout_site};
-  side.inner = product(dropped(x, side.drop), side.down, false, true, x.scalar_type());
-  return side;
-}
-
-/// Gradients of one term from its input x; adds its part to dx when that is defined.
-void side_backward(const Side& side, const LowRankTerm& term, const Tensor& x, const Tensor& dy,
-                   const Tensor& dx, Tensors& result) {
-  const at::ScalarType master = master_of(dtype_of(dy));
-  const Tensor dinner = product(dy, side.up, false, false, dy.scalar_type());
-  result.push_back(term.down.requires_grad()
-                       ? product(dinner, dropped(x, side.drop), true, false, master)
-                       : Tensor());
-  result.push_back(term.up.requires_grad()
-                       ? product(dy, side.inner, true, false, master).mul_(side.scale)
-                       : Tensor());
-  if (!dx.defined()) return;
-  if (side.drop.on()) {
-    const Tensor part =
-        dropped(product(dinner, side.down, false, false, dx.scalar_type()), side.drop);
-    dispatch(dx, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      kernels::add_inplace(pointer<T>(dx), pointer<T>(part), dx.numel());
-    });
-  } else {
-    kernels::gemm(view(dinner), view(side.down), target(dx), nullptr, true);
-  }
-}
-
 Tensor bias_gradient(const Tensor& dy) {
   Tensor db = at::empty({dy.size(1)}, dy.options().dtype(master_of(dtype_of(dy))));
   dispatch(dy, [&](auto* type) {
@@ -198,10 +142,9 @@ Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias
   const auto multiply = once ? multiply_once : multiply_weight;
   multiply(x, w, true, y, b);
   Tensors inputs{x_in, weight.dense, bias};
-  std::vector<Side> sides;
+  std::vector<SideCar> sides;
   for (const LowRankTerm& term : terms) {
-    sides.push_back(make_side(x, term, row_keys));
-    kernels::gemm(view(sides.back().inner), view(sides.back().up, true), target(y), nullptr, true);
+    sides.push_back(add_side_car(x, term, row_keys, y));
     inputs.push_back(term.down);
     inputs.push_back(term.up);
   }
@@ -218,25 +161,10 @@ Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias
     const Tensor x = input.get();
     Tensors result{dx, need_w ? product(dy, x, true, false, master_of(dtype_of(dy))) : Tensor(),
                    need_b ? bias_gradient(dy) : Tensor()};
-    for (size_t i = 0; i < sides.size(); ++i) side_backward(sides[i], terms[i], x, dy, dx, result);
+    for (size_t i = 0; i < sides.size(); ++i)
+      side_car_backward(sides[i], terms[i], x, dy, dx, result);
     return result;
   });
-}
-
-Tensor low_rank(const Tensor& x_in, const LowRankTerm& term, const Tensor& row_keys) {
-  const Tensor x = x_in.detach().contiguous();
-  const Side side = make_side(x, term, row_keys);
-  const at::ScalarType type = x.scalar_type();
-  const Kept input = term.down.requires_grad() ? Kept(x_in, x, true) : Kept();
-  return record(product(side.inner, side.up, false, true, type), {x_in, term.down, term.up},
-                "low_rank", [=, need_x = wants_gradient(x_in)](const Tensors& g) -> Tensors {
-                  const Tensor dy = dense_as(g[0], type);
-                  const Tensor dx =
-                      need_x ? at::zeros({dy.size(0), side.down.size(1)}, dy.options()) : Tensor();
-                  Tensors result{dx};
-                  side_backward(side, term, input.get(), dy, dx, result);
-                  return result;
-                });
 }
 
 }  // namespace attune

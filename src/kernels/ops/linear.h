@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/gemm.h"
+#include "kernels/ops/low_rank.h"
 #include "kernels/quantized.h"
 
 namespace attune {
@@ -52,15 +53,6 @@ struct WeightSource {
 /// The values of codes as a tensor of that type.
 at::Tensor decoded(const kernels::QuantizedMatrix& codes, at::ScalarType type);
 
-/// One low-rank side-car of a projection: y += scale * (dropout(x) down^T) up^T.
-/// Shapes: down [rank, in], up [out, rank].
-struct LowRankTerm {
-  at::Tensor down, up;
-  double scale = 1;
-  double dropout = 0;
-  uint32_t dropout_site = 0;
-};
-
 /// y = x W^T + b plus the low-rank terms, as one node. x [rows, in] in the compute type; W [out,
 /// in], b [out] and the terms in the master type (float, or double with double). Gradients come in
 /// the master type, and only for what wants one; codes are decoded for each product, to the compute
@@ -74,8 +66,5 @@ at::Tensor linear(const at::Tensor& x, const WeightSource& weight, const at::Ten
 /// some. No gradients. a [n, in] or [n, out] in the compute type, c in that or the master type.
 void multiply_weight(const at::Tensor& a, const WeightSource& weight, bool transposed,
                      const at::Tensor& c, const at::Tensor& bias);
-
-/// The side-car alone: scale * (dropout(x) down^T) up^T.
-at::Tensor low_rank(const at::Tensor& x, const LowRankTerm& term, const at::Tensor& row_keys);
 
 }  // namespace attune

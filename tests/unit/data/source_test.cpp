@@ -89,7 +89,7 @@ TEST(Source, LargeContentGoesToDisk) {
 
 TEST(RowIndex, RecordsOfFourGibibytesAreRefused) {
   const TempFolder folder;
-  std::vector<RowPlace> rows;
+  std::deque<RowPlace> rows;
   const Source source(folder.write("a.csv", "text\n"));
   RowIndex index(rows, source, 0, 0, nullptr);
   EXPECT_NE(error_text(folder, ErrorCode::BadInput, [&] { index.add(0, size_t{4} << 30, 7); })
