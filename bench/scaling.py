@@ -105,8 +105,8 @@ def by_adapters(args, _):
 
 PARTS = {"rows": by_rows, "steps": by_steps, "length": by_length, "adapters": by_adapters}
 TEXTS = {
-    "rows": ("Rows of data", "MiniLM, LoRA, 1,024 tokens a step, 40 steps; time of a token in training and peak memory of the process. The index"
-             "\nof a file takes 24 bytes a row; the pages of the file are the system's to take back."),
+    "rows": ("Rows of data", "MiniLM, LoRA, 1,024 tokens a step, 40 steps; time of a token in training and peak memory of the process. Of"
+             "\na file at most 16 MiB stay in memory; its index takes 24 bytes a row."),
     "steps": ("Steps", "A tiny BERT (2 layers of 64), LoRA, one run of 10,000 steps of 1,024 tokens, seen after so many of them."),
     "length": ("Length", "MiniLM, LoRA, training steps of 8,192 tokens in sequences of one length. Attention's share grows with the length; memory does"
                "\nnot. Last column: one sequence of that length alone."),

@@ -35,16 +35,19 @@ def bottleneck(size, places=1):
 S07 = [
     Method("head", "head", "3e-2", 0, ("1e-2", "3e-2", "6e-2")),
     Method("full", "full", "2e-4", ALL, ("1e-4", "2e-4", "4e-4")),
-    Method("adapter", "{adapter: {placement: pfeiffer, size: 24}}", "8e-3", bottleneck(24), ("3e-3", "8e-3")),
+    Method("adapter", "{adapter: {placement: pfeiffer, size: 24}}", "8e-3", bottleneck(24),
+           ("3e-3", "8e-3", ("3e-3", 3), ("3e-3", 10), ("2e-3", 10))),
     Method("prompt", "{prompt: {length: 20}}", "3e-2", 20 * H, ("1e-2", "3e-2", "6e-2")),
-    Method("prefix", "{prefix: {length: 20}}", "3e-2", 2 * L * 20 * H, ("1e-2", "3e-2")),
+    Method("prefix", "{prefix: {length: 20}}", "3e-2", 2 * L * 20 * H,
+           ("1e-2", "3e-2", ("1e-2", 3), ("6e-2", 1))),
     Method("ia3", "ia3", "1e-2", L * (2 * H + I), ("1e-2", "3e-2")),
-    Method("bias", "bias", "1e-2", BIASES, ("3e-3", "1e-2", "2e-2")),
+    Method("bias", "bias", "1e-2", BIASES, ("3e-3", "1e-2", "2e-2", ("1e-2", 3)), head_lr=3),
     Method("child_tuning", "{child_tuning: {mode: D, share: 0.3}}", "2e-4", round(0.3 * ALL), ("1e-4", "2e-4", "4e-4")),
     Method("lora", "{lora: {rank: 8}}", "4e-3", L * 2 * 8 * 2 * H, ("2e-3", "4e-3", "8e-3")),
-    Method("adalora", "{adalora: {rank: 8, init_rank: 12}}", "1e-2", L * 2 * 12 * (2 * H + 1), ("5e-3", "1e-2")),
+    Method("adalora", "{adalora: {rank: 8, init_rank: 12}}", "1e-2", L * 2 * 12 * (2 * H + 1),
+           ("5e-3", "1e-2", ("5e-3", 5), ("1e-2", 3))),
     Method("mam", "{mam: {prefix_length: 16, size: 16, scaling: 2, projection: false}}", "3e-3",
-           2 * L * 16 * H + bottleneck(16), ("1e-3", "3e-3")),
+           2 * L * 16 * H + bottleneck(16), ("1e-3", "3e-3", ("3e-3", 3), ("2e-3", 10), ("5e-3", 1))),
     Method("propetl", "{propetl: {size: 48}}", "5e-3", 2 * H * 48 + 48 + H + L * 2 * H * 48, ("2e-3", "5e-3", "1e-2")),
 ]
 S07_SMALL = [Method("full", "full", "2e-4", ALL),
@@ -133,12 +136,14 @@ def compare(args, data, method, part="test", rate=None, limit=1000, seeds=None, 
 
 
 def tune(args, methods, sets):
-    """Mean accuracy on the development parts by method and rate."""
+    """Accuracy on the development parts by method and rate (of the new head too where the grid says a pair)."""
     for data in sets:
         for method in methods:
-            for rate in method.grid:
+            for entry in method.grid:
+                rate, head = entry if isinstance(entry, tuple) else (entry, 1)
                 if not args.only or method.label in args.only:
-                    compare(args, data, method, part="dev", rate=rate, seeds=1)
+                    tried = Method(method.label, method.options, rate, method.formula, head_lr=head)
+                    compare(args, data, tried, part="dev", rate=rate, seeds=1)
 
 
 def points(row):
