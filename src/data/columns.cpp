@@ -55,7 +55,7 @@ const Json& column(const Record& record, const std::string& name) {
   std::vector<std::string> known;
   for (Json::const_iterator entry = record.value.begin(); entry != record.value.end(); ++entry)
     known.push_back(entry.key());
-  std::string hint;
+  std::string hint = "; data.columns says which is which, as {text: body, label: topic}";
   for (const std::string& near : nearest(name, known, 1))
     if (edit_distance(name, near) <= 2) hint = format("; did you mean \"{}\"?", near);
   fail(ErrorCode::BadInput, "{}: no column \"{}\"; the record has: {}{}", record.where(), name,

@@ -22,8 +22,10 @@ std::string column_error(Call call) {
 }
 
 TEST(Column, MissingColumnNamesPlaceColumnsAndNearest) {
-  EXPECT_EQ(column_error([] { column(record(R"({"a":1,"b":2})"), "label"); }),
-            "data/train.jsonl:17: no column \"label\"; the record has: a, b");
+  EXPECT_EQ(
+      column_error([] { column(record(R"({"a":1,"b":2})"), "label"); }),
+      "data/train.jsonl:17: no column \"label\"; the record has: a, b; data.columns says which "
+      "is which, as {text: body, label: topic}");
   EXPECT_EQ(column_error([] { column(record(R"({"text":1,"lable":2})"), "label"); }),
             "data/train.jsonl:17: no column \"label\"; the record has: text, lable; did you mean "
             "\"lable\"?");

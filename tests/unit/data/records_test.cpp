@@ -135,7 +135,8 @@ TEST_F(Records, AFileMayHaveOtherNamesForItsColumns) {
   EXPECT_EQ(data.at(0).value["text"], "a");
   EXPECT_EQ(data.at(1).value["text"], "b");
   EXPECT_EQ(error_text(folder_, ErrorCode::BadInput, [&] { data.at(2); }),
-            "b.jsonl:2: no column \"meta.body\"; the record has: text");
+            "b.jsonl:2: no column \"meta.body\"; the record has: text; data.columns says which is "
+            "which, as {text: body, label: topic}");
 }
 
 TEST_F(Records, JsonArrayGivesItsObjects) {
