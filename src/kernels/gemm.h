@@ -32,6 +32,11 @@ class PackedMatrix {
   PackedMatrix(const Matrix& b, DType compute, int64_t expected_rows = 2048);
   /// Packs other values of the same shape into the same memory.
   void fill(const Matrix& b);
+  /// Packs the transpose of `other`, of shape [other.n(), other.k()], into the same memory. False,
+  /// and nothing is done, where only the values themselves could be packed again.
+  bool fill_transposed(const PackedMatrix& other);
+  /// A packed matrix of that shape whose values are not set yet.
+  static PackedMatrix unfilled(int64_t k, int64_t n, DType compute, int64_t expected_rows = 2048);
   ~PackedMatrix();
   PackedMatrix(PackedMatrix&&) noexcept;
   PackedMatrix& operator=(PackedMatrix&&) noexcept;
@@ -43,6 +48,7 @@ class PackedMatrix {
  private:
   friend void gemm(const Matrix&, const PackedMatrix&, const MutableMatrix&, const void*, bool);
   struct State;
+  PackedMatrix(int64_t k, int64_t n, DType compute, bool plain, int64_t expected_rows);
   std::unique_ptr<State> state_;
 };
 

@@ -16,6 +16,26 @@ namespace attune {
 
 using kernels::DType;
 
+namespace {
+
+/// Memory for packed values [k, n] that serve one product; all weights of a shape share it.
+kernels::PackedMatrix& shared_place(int64_t k, int64_t n) {
+  static thread_local std::map<std::pair<int64_t, int64_t>, kernels::PackedMatrix> places;
+  const auto found = places.find({k, n});
+  if (found != places.end()) return found->second;
+  if (places.size() >= 16) places.clear();  // another model
+  return places.emplace(std::make_pair(k, n), kernels::PackedMatrix::unfilled(k, n, DType::BF16))
+      .first->second;
+}
+
+const kernels::PackedMatrix& packed_once(const kernels::Matrix& values) {
+  kernels::PackedMatrix& place = shared_place(values.used_rows(), values.used_cols());
+  place.fill(values);
+  return place;
+}
+
+}  // namespace
+
 const kernels::PackedMatrix& WeightCopies::refresh(Copy& copy, const Tensor& weight,
                                                    bool transposed) {
   const int64_t version = version_of(weight);
@@ -40,6 +60,10 @@ const kernels::PackedMatrix& WeightCopies::forward(const Tensor& weight) {
   return refresh(forward_, weight, true);
 }
 const kernels::PackedMatrix& WeightCopies::backward(const Tensor& weight) {
+  if (!backward_.packed) {
+    kernels::PackedMatrix& place = shared_place(weight.size(0), weight.size(1));
+    if (place.fill_transposed(forward(weight))) return place;
+  }
   return refresh(backward_, weight, false);
 }
 
@@ -72,8 +96,7 @@ void multiply_weight(const Tensor& a, const WeightSource& weight, bool transpose
   const Tensor plain = weight.codes != nullptr ? decoded(*weight.codes, a.scalar_type())
                                                : dense_as(weight.dense, a.scalar_type());
   if (weight.codes != nullptr && dtype_of(a) == DType::BF16) {
-    const kernels::PackedMatrix packed(view(plain, transposed), DType::BF16, a.size(0));
-    kernels::gemm(view(a), packed, target(c), bias_data, false);
+    kernels::gemm(view(a), packed_once(view(plain, transposed)), target(c), bias_data, false);
     return;
   }
   kernels::gemm(view(a), view(plain, transposed), target(c), bias_data, false);
@@ -104,24 +127,13 @@ Tensor decoded(const kernels::QuantizedMatrix& codes, at::ScalarType type) {
 
 namespace {
 
-/// A weight that changes before it is multiplied by again is packed into memory that all weights of
-/// its shape share.
+/// A weight that changes before it is multiplied by again.
 void multiply_once(const Tensor& a, const WeightSource& weight, bool transposed, const Tensor& c,
                    const Tensor& bias) {
-  static thread_local std::map<std::pair<int64_t, int64_t>, kernels::PackedMatrix> scratch;
   weight.copies->drop();
   const Tensor dense = dense_as(weight.dense, weight.dense.scalar_type());
-  const kernels::Matrix values = view(dense, transposed);
-  const std::pair<int64_t, int64_t> shape{values.used_rows(), values.used_cols()};
-  const auto found = scratch.find(shape);
-  if (found != scratch.end()) {
-    found->second.fill(values);
-  } else {
-    if (scratch.size() >= 16) scratch.clear();  // another model
-    scratch.emplace(shape, kernels::PackedMatrix(values, DType::BF16));
-  }
-  kernels::gemm(view(a), scratch.at(shape), target(c), bias.defined() ? bias.data_ptr() : nullptr,
-                false);
+  kernels::gemm(view(a), packed_once(view(dense, transposed)), target(c),
+                bias.defined() ? bias.data_ptr() : nullptr, false);
 }
 
 }  // namespace

@@ -145,6 +145,39 @@ TEST(Gemm, PackingRoundsFloatWeightsToBf16) {
   EXPECT_EQ(c[1], 3.0f);
 }
 
+TEST(Gemm, EitherOrientationPacksEqualValues) {
+  const std::pair<int64_t, int64_t> shapes[] = {{64, 64}, {32, 64}, {384, 192}, {100, 70},
+                                                {33, 5},  {1, 65},  {65, 33},   {97, 129}};
+  for (const std::pair<int64_t, int64_t>& shape : shapes) {
+    const int64_t k = shape.first, n = shape.second;
+    const std::vector<float> w = randoms<float>(1, k * n);
+    const std::vector<bf16> x = randoms<bf16>(2, 19 * n);
+    const PackedMatrix forward({w.data(), DType::F32, n, k, true}, DType::BF16),  // w is [n, k]
+        expected({w.data(), DType::F32, n, k, false}, DType::BF16);               // as used [n, k]
+    std::vector<bf16> narrow(w.size());
+    convert(w.data(), narrow.data(), k * n);
+    const PackedMatrix from_narrow({narrow.data(), DType::BF16, n, k, false}, DType::BF16);
+    PackedMatrix turned = PackedMatrix::unfilled(n, k, DType::BF16);
+    const auto product = [&](const PackedMatrix& right) {
+      std::vector<float> c(19 * k);
+      gemm({x.data(), DType::BF16, 19, n, false}, right, {c.data(), DType::F32, 19, k}, nullptr,
+           false);
+      return c;
+    };
+    const std::vector<float> want = product(expected);
+    for (int64_t r = 0; r < 19; ++r)
+      for (int64_t c = 0; c < k; ++c) {
+        double sum = 0;
+        for (int64_t p = 0; p < n; ++p) sum += value_of(x[r * n + p]) * value_of(narrow[p * k + c]);
+        ASSERT_NEAR(want[r * k + c], sum, 1e-4) << k << " x " << n;
+      }
+    EXPECT_EQ(product(from_narrow), want) << k << " x " << n;
+    const bool quick = turned.fill_transposed(forward);
+    EXPECT_EQ(quick, isa() == Isa::Avx512Bf16) << k << " x " << n;
+    EXPECT_TRUE(!quick || product(turned) == want) << k << " x " << n;
+  }
+}
+
 TEST(Gemm, MismatchedShapesNameBothShapes) {
   std::vector<float> x(100);
   try {

@@ -1,0 +1,24 @@
+#pragma once
+#include <cstdint>
+
+#include "kernels/kernels.h"
+
+/// oneDNN's layout of a bf16 right operand [k, n]: blocks of 32 x 64, in each the 16 pairs along k
+/// one after another, 64 columns a pair; sizes are padded with zeros to whole blocks.
+namespace attune::kernels::detail {
+
+constexpr int64_t kPackDepth = 32, kPackWidth = 64;
+
+/// Writes [k, n] in that layout; `k_stride` and `n_stride` are elements between blocks. w is [n, k]
+/// when `transposed`, else [k, n], dense. T = float (rounded to nearest even, subnormals to zero)
+/// or bf16. Only for CPUs with AVX-512 BF16.
+template <class T>
+void pack_pairs_avx512(const T* w, int64_t k, int64_t n, bool transposed, int64_t k_stride,
+                       int64_t n_stride, bf16* to);
+
+/// From [k, n] in that layout to its transpose [n, k] in that layout; `to` strides as `from`'s,
+/// between blocks along n and along k.
+void turn_pairs_avx512(const bf16* from, int64_t k, int64_t n, int64_t from_k_stride,
+                       int64_t from_n_stride, int64_t to_n_stride, int64_t to_k_stride, bf16* to);
+
+}  // namespace attune::kernels::detail
