@@ -23,7 +23,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 def texts_of(path):
     """Short texts as they are, and documents of twenty of them."""
     with open(path, encoding="utf-8") as file:
-        short = [json.loads(line)["description"] for line in file]
+        short = [json.loads(line)["description"].replace("\n", " ") for line in file]
     return {"one-line descriptions": short, "documents of 20": [" ".join(short[i:i + 20]) for i in range(0, len(short), 20)]}
 
 

@@ -177,6 +177,13 @@ void decode_runs(const uint8_t* codes, const float* scales, int64_t runs, T* out
   detail::decode_runs_ref(levels, codes, scales, runs, out);
 }
 
+template <class T>
+void decode_bytes(const int8_t* codes, float scale, int64_t count, T* out) {
+  if constexpr (!std::is_same_v<T, double>)
+    if (isa() >= Isa::Avx512) return detail::decode_bytes_avx512(codes, scale, count, out);
+  detail::decode_bytes_ref(codes, scale, count, out);
+}
+
 /// count values at a time keep both threads' work in their caches.
 constexpr int64_t kChunkRuns = 256;
 
@@ -188,14 +195,8 @@ void QuantizedMatrix::decode(T* out) const {
   if (options_.kind == CodeKind::Int8) {
 #pragma omp parallel for schedule(static) if (rows_ * cols_ > 16384)
     for (int64_t r = 0; r < rows_; ++r)
-      for (int64_t c = 0; c < cols_; ++c) {
-        const int8_t code = static_cast<int8_t>(codes_[static_cast<size_t>(r * cols_ + c)]);
-        const float value = static_cast<float>(code) * scale[static_cast<size_t>(r)];
-        if constexpr (std::is_same_v<T, bf16>)
-          convert(&value, out + r * cols_ + c, 1);
-        else
-          out[r * cols_ + c] = static_cast<T>(value);
-      }
+      decode_bytes(reinterpret_cast<const int8_t*>(codes_.data()) + r * cols_,
+                   scale[static_cast<size_t>(r)], cols_, out + r * cols_);
     return;
   }
   const int64_t elements = rows_ * cols_, whole = elements / kRun;

@@ -41,8 +41,30 @@ void decode(const float* levels, const uint8_t* codes, const float* scales, int6
   }
 }
 
+template <class T>
+void decode_bytes(const int8_t* codes, float scale, int64_t count, T* out) {
+  const __m512 by = _mm512_set1_ps(scale);
+  const auto values = [&](__m128i bytes) {
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), by);
+  };
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16)
+    put(values(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i))), out + i);
+  if (i == count) return;
+  T last[16];
+  const __mmask16 rest = static_cast<__mmask16>((1u << (count - i)) - 1);
+  put(values(_mm_maskz_loadu_epi8(rest, codes + i)), last);
+  for (int64_t j = i; j < count; ++j) out[j] = last[j - i];
+}
+
 }  // namespace
 
+void decode_bytes_avx512(const int8_t* codes, float scale, int64_t count, float* out) {
+  decode_bytes(codes, scale, count, out);
+}
+void decode_bytes_avx512(const int8_t* codes, float scale, int64_t count, bf16* out) {
+  decode_bytes(codes, scale, count, out);
+}
 void decode_runs_avx512(const float* levels, const uint8_t* codes, const float* scales,
                         int64_t runs, float* out) {
   decode(levels, codes, scales, runs, out);

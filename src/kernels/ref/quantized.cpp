@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include "kernels/detail/decode.h"
 
 namespace attune::kernels::detail {
@@ -9,8 +11,11 @@ void put(float value, float* to) {
 void put(float value, double* to) {
   *to = static_cast<double>(value);
 }
+/// Rounds a finite value to nearest even.
 void put(float value, bf16* to) {
-  convert(&value, to, 1);
+  uint32_t bits = 0;
+  std::memcpy(&bits, &value, sizeof bits);
+  to->bits = static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 }  // namespace
 
@@ -25,6 +30,14 @@ void decode_runs_ref(const float* levels, const uint8_t* codes, const float* sca
     }
 }
 
+template <class T>
+void decode_bytes_ref(const int8_t* codes, float scale, int64_t count, T* out) {
+  for (int64_t i = 0; i < count; ++i) put(static_cast<float>(codes[i]) * scale, out + i);
+}
+
+template void decode_bytes_ref(const int8_t*, float, int64_t, float*);
+template void decode_bytes_ref(const int8_t*, float, int64_t, double*);
+template void decode_bytes_ref(const int8_t*, float, int64_t, bf16*);
 template void decode_runs_ref(const float*, const uint8_t*, const float*, int64_t, float*);
 template void decode_runs_ref(const float*, const uint8_t*, const float*, int64_t, double*);
 template void decode_runs_ref(const float*, const uint8_t*, const float*, int64_t, bf16*);
