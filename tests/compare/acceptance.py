@@ -41,7 +41,7 @@ S07 = [
     Method("prefix", "{prefix: {length: 20}}", "3e-2", 2 * L * 20 * H,
            ("1e-2", "3e-2", ("1e-2", 3), ("6e-2", 1))),
     Method("ia3", "ia3", "1e-2", L * (2 * H + I), ("1e-2", "3e-2")),
-    Method("bias", "bias", "1e-2", BIASES, ("3e-3", "1e-2", "2e-2", ("1e-2", 3)), head_lr=3),
+    Method("bias", "bias", "1e-2", BIASES, ("3e-3", "1e-2", "2e-2", ("1e-2", 3))),
     Method("child_tuning", "{child_tuning: {mode: D, share: 0.3}}", "2e-4", round(0.3 * ALL), ("1e-4", "2e-4", "4e-4")),
     Method("lora", "{lora: {rank: 8}}", "4e-3", L * 2 * 8 * 2 * H, ("2e-3", "4e-3", "8e-3")),
     Method("adalora", "{adalora: {rank: 8, init_rank: 12}}", "1e-2", L * 2 * 12 * (2 * H + 1),
