@@ -89,8 +89,7 @@ TEST_F(Refused, ATrainingRowThatWouldStopTheRunIsFoundBeforeItBegins) {
   };
   refused("classify", classify_rows(60, 1) + "{\"body\": \"x\", \"label\": \"good\"}\n",
           {"late.jsonl:61: no column \"text\"; the record has: body, label"});
-  refused("pair", pair_rows(60, 1) + "{\"sentence1\": \"x\", \"label\": 1}\n",
-          {"late.jsonl:61: "});
+  refused("pair", pair_rows(60, 1) + "{\"sentence1\": \"x\", \"label\": 1}\n", {"late.jsonl:61: "});
   refused("tag", tag_rows(60, 1) + "{\"tokens\": [\"a\", \"b\"], \"tags\": [\"O\"]}\n",
           {"late.jsonl:61: 2 tokens but 1 tags; each token needs one tag"});
 }

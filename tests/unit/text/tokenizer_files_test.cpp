@@ -68,8 +68,9 @@ TEST(BpeFilesErrors, SpecialTokensMustFit) {
   };
   EXPECT_EQ(error(R"({"tokenizer_class": "RobertaTokenizer", "cls_token": "a cls"})"),
             ": the special token \"cls\" is not in the vocabulary");
-  EXPECT_EQ(error(R"({"added_tokens_decoder": {"9999999": {"content": "<far>"}}})"),
-            ": added token \"<far>\" has id 9999999, but ids are counted from 0 without large gaps");
+  EXPECT_EQ(
+      error(R"({"added_tokens_decoder": {"9999999": {"content": "<far>"}}})"),
+      ": added token \"<far>\" has id 9999999, but ids are counted from 0 without large gaps");
 }
 
 json byte_level_file() {
