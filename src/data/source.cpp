@@ -208,6 +208,7 @@ Source::Source(const std::string& path, size_t memory_limit)
 }
 
 void Source::seen(std::string_view part) const {
+  if (bytes_.size() <= kResident) return;
   if (file_ == nullptr && (spill_ == nullptr || !spill_->on_disk())) return;
   const size_t first = static_cast<size_t>(part.data() - bytes_.data()) / kReach,
                last = static_cast<size_t>(part.data() + part.size() - bytes_.data()) / kReach;

@@ -1,5 +1,6 @@
 // Products with one narrow side (the side-cars of LoRA and its kin); included inside
-// attune::kernels::<set> after product.inl. No result depends on the thread count.
+// attune::kernels::<set> after product.inl and after pack_for<T>, the set's packing of operands. No
+// result depends on the thread count.
 namespace {
 
 constexpr int64_t kSideRows = 16;    // rows between inner values and their use
@@ -135,9 +136,12 @@ struct LowRankPass {
   }
 };
 
-template <class T, class P>
-void low_rank_pass_with(const T* x, const T* in, const T* out, int64_t rows, int64_t k, int64_t n,
-                        int64_t rank, T* inner, T* y) {
+}  // namespace
+
+template <class T>
+void low_rank_pass(const T* x, const T* in, const T* out, int64_t rows, int64_t k, int64_t n,
+                   int64_t rank, T* inner, T* y) {
+  using P = pack_for<T>;
   using V = typename P::Vector;
   using E = typename P::Elem;
   const int64_t depth = round_up(packed_count<P>(k), V::kWidth),
@@ -155,6 +159,8 @@ void low_rank_pass_with(const T* x, const T* in, const T* out, int64_t rows, int
   for (int64_t b = 0; b < blocks; ++b)
     pass.block(b * kSideRows, rows - b * kSideRows < kSideRows ? rows - b * kSideRows : kSideRows);
 }
+
+namespace {
 
 /// One strip of columns of a gradient, [rank][width] sums to [rank, cols] or [cols, rank].
 template <class T, class P>
@@ -178,9 +184,12 @@ void store_gradient(const acc_t<T>* sums, acc_t<T>* turned, int64_t width, int64
                   lanes_at(j, rank, V::kWidth));
 }
 
-template <class T, class P>
-void low_rank_gradient_with(const T* inner, const T* x, int64_t rows, int64_t cols, int64_t rank,
-                            double scale, bool transposed, acc_t<T>* g) {
+}  // namespace
+
+template <class T>
+void low_rank_gradient(const T* inner, const T* x, int64_t rows, int64_t cols, int64_t rank,
+                       double scale, bool transposed, acc_t<T>* g) {
+  using P = pack_for<T>;
   using V = typename P::Vector;
   using E = typename P::Elem;
   constexpr int64_t kStrip = 4 * V::kWidth;
@@ -208,8 +217,6 @@ void low_rank_gradient_with(const T* inner, const T* x, int64_t rows, int64_t co
                          transposed, g);
   }
 }
-
-}  // namespace
 
 template <class T>
 void low_rank_turn(const acc_t<T>* up, int64_t n, int64_t rank, double scale, T* w) {

@@ -81,7 +81,6 @@ Tensor turned(const Tensor& up, double scale, at::ScalarType type) {
 SideCar add_side_car(const Tensor& x, const LowRankTerm& term, const Tensor& row_keys,
                      const Tensor& y) {
   SideCar side;
-  side.scale = term.scale;
   side.down = dense_as(term.down.detach(), x.scalar_type());
   side.up = turned(term.up.detach(), term.scale, x.scalar_type());
   side.row_keys = row_keys;
@@ -108,7 +107,7 @@ void side_car_backward(const SideCar& side, const LowRankTerm& term, const Tenso
     dinner = narrow_pass(dy, side.up, side.down, dx);
   }
   result.push_back(need_down ? narrow_gradient(dinner, dropped(x, side.drop), 1, false) : Tensor());
-  result.push_back(need_up ? narrow_gradient(side.inner, dy, side.scale, true) : Tensor());
+  result.push_back(need_up ? narrow_gradient(side.inner, dy, term.scale, true) : Tensor());
 }
 
 Tensor low_rank(const Tensor& x_in, const LowRankTerm& term, const Tensor& row_keys) {

@@ -20,7 +20,6 @@ struct LowRankTerm {
 struct SideCar {
   at::Tensor down, up;  // compute type: [rank, in], and scale up^T [rank, out]
   at::Tensor inner;     // dropout(x) down^T [rows, rank]
-  double scale = 1;
   at::Tensor row_keys;  // keeps the memory behind drop alive
   kernels::Dropout drop;
 };

@@ -12,23 +12,6 @@
 namespace attune {
 namespace records_test {
 
-TEST(FolderOfImages, IsARowAnImageInOrderOfNames) {
-  const TempFolder folder;
-  for (const char* name : {"b/2.JPG", "b/1.png", "a/x.jpeg", "a/notes.txt", "0.png"})
-    folder.write(name, "x");
-  const Dataset data = Dataset::open(folder.path());
-  ASSERT_EQ(data.size(), 4);
-  EXPECT_EQ(data.format_name(), "jsonl");
-  EXPECT_EQ(data.at(0).value.dump(), "{\"image\":\"" + folder.file("0.png") + "\"}");
-  const std::vector<std::string> files{"a/x.jpeg", "b/1.png", "b/2.JPG"};
-  for (int64_t i = 0; i < 3; ++i) {
-    const std::string& file = files[static_cast<size_t>(i)];
-    const Json row = data.at(i + 1).value;
-    EXPECT_EQ(row["image"], folder.file(file));
-    EXPECT_EQ(row["label"], file.substr(0, 1));
-  }
-}
-
 class Records : public testing::Test {
  protected:
   Dataset open(const std::string& name, std::string_view content, const ReadOptions& options = {}) {
