@@ -198,7 +198,7 @@ bool pairs_in_blocks(const memory::desc& layout) {
 /// is not the one it knows.
 bool pack_fast(const Matrix& b, int64_t k, int64_t n, const memory::desc& layout,
                const memory& to) {
-  if (isa() != Isa::Avx512Bf16 || b.type == DType::F64 || !pairs_in_blocks(layout)) return false;
+  if (isa() < Isa::Avx512Bf16 || b.type == DType::F64 || !pairs_in_blocks(layout)) return false;
   const auto& blocking = layout.data.format_desc.blocking;
   bf16* place = static_cast<bf16*>(to.get_data_handle());
   const int64_t k_stride = blocking.strides[0], n_stride = blocking.strides[1];
@@ -270,7 +270,7 @@ bool PackedMatrix::fill_transposed(const PackedMatrix& other) {
   if (from.k != to.n || from.n != to.k)
     fail(ErrorCode::Internal, "packing the transpose of a [{}, {}] matrix into a [{}, {}] one",
          from.k, from.n, to.k, to.n);
-  if (from.plain || to.plain || isa() != Isa::Avx512Bf16 || !pairs_in_blocks(from.layout) ||
+  if (from.plain || to.plain || isa() < Isa::Avx512Bf16 || !pairs_in_blocks(from.layout) ||
       !pairs_in_blocks(to.layout))
     return false;
   const auto& source = from.layout.data.format_desc.blocking;

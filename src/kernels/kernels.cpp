@@ -21,11 +21,14 @@ namespace avx512 {
 namespace avx512bf16 {
 #include "kernels/detail/declare.inl"
 }
+namespace amx {
+#include "kernels/detail/declare.inl"
+}
 
 namespace {
 
 /// Tags of the sets a type can run on; double has the reference only, and only bf16 gains from bf16
-/// instructions.
+/// instructions. Tiles (AMX) serve attention alone; the other kernels do not multiply.
 struct RefTag {};
 struct Avx2Tag {};
 struct Avx512Tag {};
@@ -37,7 +40,7 @@ auto choose(const Call& call) -> decltype(call(RefTag{})) {
   if constexpr (!std::is_same_v<T, double>) {
     const Isa set = isa();
     if constexpr (std::is_same_v<T, bf16>)
-      if (set == Isa::Avx512Bf16) return call(Bf16Tag{});
+      if (set >= Isa::Avx512Bf16) return call(Bf16Tag{});
     if (set >= Isa::Avx512) return call(Avx512Tag{});
     if (set == Isa::Avx2) return call(Avx2Tag{});
   }
@@ -125,12 +128,18 @@ void norm_backward(NormKind kind, const T* dy, const T* dh_extra, const T* h, co
 template <class T>
 void attention_forward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
                        const T* k, const T* v, T* out, acc_t<T>* log_sum_exp) {
+  if constexpr (std::is_same_v<T, bf16>)
+    if (isa() == Isa::AmxBf16)
+      return amx::attention_forward(shape, bias, q, k, v, out, log_sum_exp);
   ATTUNE_RUN(T, attention_forward, shape, bias, q, k, v, out, log_sum_exp);
 }
 template <class T>
 void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
                         const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,
                         const T* dout, T* dq, T* dk, T* dv) {
+  if constexpr (std::is_same_v<T, bf16>)
+    if (isa() == Isa::AmxBf16)
+      return amx::attention_backward(shape, bias, q, k, v, out, log_sum_exp, dout, dq, dk, dv);
   ATTUNE_RUN(T, attention_backward, shape, bias, q, k, v, out, log_sum_exp, dout, dq, dk, dv);
 }
 template <class T>

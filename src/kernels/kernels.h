@@ -21,11 +21,12 @@ struct Accumulator<double> {
 template <class T>
 using acc_t = typename Accumulator<T>::type;
 
-enum class Isa : uint8_t { Ref, Avx2, Avx512, Avx512Bf16 };
+enum class Isa : uint8_t { Ref, Avx2, Avx512, Avx512Bf16, AmxBf16 };
+constexpr Isa kBestIsa = Isa::AmxBf16;
 /// The best set this CPU has; ATTUNE_ISA=ref|avx2|avx512|avx512_bf16 lowers it.
 Isa isa();
 const char* isa_name(Isa isa);
-/// Makes isa() answer `limit` or less until called again with Avx512Bf16 (tests only).
+/// Makes isa() answer `limit` or less until called again with kBestIsa (tests only).
 void limit_isa(Isa limit);
 /// Threads the kernels use (an OpenMP setting of this process). Set once at start.
 void set_threads(int threads);

@@ -2,6 +2,8 @@
 
 #include <cpuid.h>
 #include <omp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -20,6 +22,17 @@ bool has_f16c() {
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
 }
 
+/// Bf16 tiles that the processor has and the system lets this process use: it asks, because tile
+/// data make a thread's state larger.
+bool has_amx_bf16() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxBf16) == 0 || (d & kAmxTile) == 0)
+    return false;
+  constexpr long kRequestState = 0x1023, kTileData = 18;  // arch_prctl, Linux 5.16
+  return syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
+}
+
 Isa detect() {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
@@ -27,15 +40,16 @@ Isa detect() {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   const bool native = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (native && has_amx_bf16()) return Isa::AmxBf16;
   return native ? Isa::Avx512Bf16 : avx512 ? Isa::Avx512 : avx2 ? Isa::Avx2 : Isa::Ref;
 }
 
 Isa requested() {
   const char* text = std::getenv("ATTUNE_ISA");
-  if (text == nullptr) return Isa::Avx512Bf16;
-  for (const Isa candidate : {Isa::Ref, Isa::Avx2, Isa::Avx512})
+  if (text == nullptr) return kBestIsa;
+  for (const Isa candidate : {Isa::Ref, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16})
     if (std::strcmp(text, isa_name(candidate)) == 0) return candidate;
-  return Isa::Avx512Bf16;
+  return kBestIsa;
 }
 
 Isa best() {
@@ -45,7 +59,7 @@ Isa best() {
 
 /// The limit set by tests; process wide because kernels are called from many places.
 std::atomic<Isa>& limit() {
-  static std::atomic<Isa> value{Isa::Avx512Bf16};
+  static std::atomic<Isa> value{kBestIsa};
   return value;
 }
 
@@ -71,6 +85,8 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::Avx512Bf16:
       return "avx512_bf16";
+    case Isa::AmxBf16:
+      return "amx_bf16";
   }
   return "unknown";
 }

@@ -121,6 +121,20 @@ void fetch_rows(const T* x, int64_t stride, int64_t rows, int64_t cols) {
     for (int64_t c = 0; c < cols; c += line) __builtin_prefetch(x + r * stride + c, Write);
 }
 
+/// Right operands whose inner dimension is `count` rows: the steps they take in memory, and zeros
+/// in the last block, which a left operand of any first step may reach.
+template <class P>
+int64_t inner_steps(int64_t count) {
+  return (count + P::kPack - 1) / P::kPack + (P::kInnerBlock > 1 ? P::kInnerBlock : 0);
+}
+template <class P>
+void clear_last_steps(int64_t count, int64_t width, typename P::Elem* to) {
+  const int64_t used = (count + P::kPack - 1) / P::kPack;
+  __builtin_memset(
+      to + used * width, 0,
+      static_cast<size_t>((inner_steps<P>(count) - used) * width) * sizeof(typename P::Elem));
+}
+
 template <class T>
 int64_t bias_slot(const AttentionBias<T>& bias, int64_t distance) {
   return smaller(larger(distance, -bias.reach), bias.reach) + bias.reach;
@@ -158,8 +172,8 @@ struct AttentionForward {
     void layout(Arena& arena, const Extent& x, bool with_bias, bool with_drop) {
       const int64_t kp = round_up(x.keys, V::kWidth), dp = round_up(x.head_size, V::kWidth);
       const int64_t dk = round_up((x.head_size + P::kPack - 1) / P::kPack, V::kWidth);
-      arena.take(keys, x.keys * dk);
-      arena.take(values, (x.keys / P::kPack + 1) * dp);
+      arena.take(keys, kp * dk);
+      arena.take(values, inner_steps<P>(x.keys) * dp);
       arena.take(rows, kQueryBlock * dk);
       arena.take(qt, kQueryBlock * dk);
       arena.take(left, kQueryBlock * P::left_stride(kp));
@@ -282,12 +296,14 @@ struct AttentionForward {
     arena = {detail::scratch<char>(1, arena.used), 0};
     u.layout(arena, x, bias.table != nullptr, shape.drop.on());
 
+    [[maybe_unused]] const typename P::Session session;
     const int64_t d = shape.head_size, kv_head = head / (shape.heads / shape.kv_heads),
                   first = shape.k_offsets[b];
     P::rows(k + first * shape.k_stride + kv_head * d, shape.k_stride, x.keys, d, u.keys,
             round_up((d + P::kPack - 1) / P::kPack, V::kWidth));
     P::inner_rows(v + first * shape.v_stride + kv_head * d, shape.v_stride, x.keys, d, u.values,
                   round_up(d, V::kWidth));
+    clear_last_steps<P>(x.keys, round_up(d, V::kWidth), u.values);
     if (bias.table != nullptr) expand_bias(x, head, u.expanded);
     for (int64_t i0 = 0; i0 < x.queries; i0 += kQueryBlock) {
       Block s{i0, smaller(kQueryBlock, x.queries - i0), 0, {0, 0}, 0, 0};

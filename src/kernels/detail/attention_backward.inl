@@ -27,9 +27,9 @@ struct AttentionBackward {
     void layout(Arena& arena, const Extent& x, bool with_bias, bool with_drop) {
       const int64_t kp = round_up(x.keys, V::kWidth), dp = round_up(x.head_size, V::kWidth);
       const int64_t dk_width = round_up((x.head_size + P::kPack - 1) / P::kPack, V::kWidth);
-      arena.take(key_rows, x.keys * dk_width);
-      arena.take(value_rows, x.keys * dk_width);
-      arena.take(keys, (x.keys / P::kPack + 1) * dp);
+      arena.take(key_rows, kp * dk_width);
+      arena.take(value_rows, kp * dk_width);
+      arena.take(keys, inner_steps<P>(x.keys) * dp);
       arena.take(rows, kQueryBlock * dk_width);
       arena.take(qt, dk_width * kQueryBlock);
       arena.take(dot, dk_width * kQueryBlock);
@@ -40,8 +40,8 @@ struct AttentionBackward {
       arena.take(st, kp * kQueryBlock);
       arena.take(dpt, kp * kQueryBlock);
       arena.take(turned, kp * kQueryBlock);
-      arena.take(this->dk, x.keys * dp);
-      arena.take(dv, x.keys * dp);
+      arena.take(this->dk, kp * dp);
+      arena.take(dv, kp * dp);
       arena.take(result, kQueryBlock * dp);
       arena.take(multiplier, with_drop ? kp * kQueryBlock : 0);
       arena.take(draws, with_drop ? draw_area(kp) : 0);
@@ -76,6 +76,8 @@ struct AttentionBackward {
     transpose_blocks<P>(u.rows, s.padded, dkw, u.dot);
     P::inner_rows(query, shape.q_stride, s.rows, d, u.queries, dp);
     P::inner_rows(gradient, width, s.rows, d, u.gradients, dp);
+    clear_last_steps<P>(s.rows, dp, u.queries);
+    clear_last_steps<P>(s.rows, dp, u.gradients);
     for (int64_t i = 0; i < s.padded; ++i) u.sums[i] = u.terms[i] = 0;
     for (int64_t i = 0; i < s.rows; ++i) {
       u.sums[i] = log_sum_exp[(row + i) * shape.heads + s.head];
@@ -136,9 +138,9 @@ struct AttentionBackward {
         }
       }
     }
-    const int64_t rest = s.key_padded - s.key_count;
-    __builtin_memset(u.dpt + s.key_count * s.padded, 0,
-                     static_cast<size_t>(rest * s.padded) * sizeof(A));
+    const size_t rest = static_cast<size_t>((s.key_padded - s.key_count) * s.padded) * sizeof(A);
+    __builtin_memset(u.dpt + s.key_count * s.padded, 0, rest);
+    if (P::kRowBlock > 1) __builtin_memset(u.st + s.key_count * s.padded, 0, rest);
   }
 
   void run_block(const Extent& x, const Block& s, Buffers& u) const {
@@ -156,10 +158,12 @@ struct AttentionBackward {
     differentiate(x, s, u);
 
     const int64_t pairs = (s.rows + P::kPack - 1) / P::kPack, stride = P::left_stride(width);
-    const E* probabilities = P::left(u.st, s.key_count, width, u.left_scores);
+    // Whole blocks of rows: those past the last key add zeros to what may be other keys' sums.
+    const int64_t keys = P::kRowBlock > 1 ? s.key_padded : s.key_count;
+    const E* probabilities = P::left(u.st, keys, width, u.left_scores);
     product<P>(s.key_count, dp, pairs, probabilities, stride, u.gradients, dp,
                u.dv + s.keys.begin * dp, dp, true);
-    const E* scores = P::left(u.dpt, s.key_count, width, u.left);
+    const E* scores = P::left(u.dpt, keys, width, u.left);
     product<P>(s.key_count, dp, pairs, scores, stride, u.queries, dp, u.dk + s.keys.begin * dp, dp,
                true);
 
@@ -232,6 +236,7 @@ struct AttentionBackward {
     arena = {detail::scratch<char>(1, arena.used), 0};
     u.layout(arena, x, bias.table != nullptr, shape.drop.on());
 
+    [[maybe_unused]] const typename P::Session session;
     const int64_t d = shape.head_size, dp = round_up(d, V::kWidth);
     const int64_t dkw = round_up((d + P::kPack - 1) / P::kPack, V::kWidth),
                   first = shape.k_offsets[b];
@@ -239,6 +244,7 @@ struct AttentionBackward {
     P::rows(key, shape.k_stride, x.keys, d, u.key_rows, dkw);
     P::rows(v + first * shape.v_stride + kv_head * d, shape.v_stride, x.keys, d, u.value_rows, dkw);
     P::inner_rows(key, shape.k_stride, x.keys, d, u.keys, dp);
+    clear_last_steps<P>(x.keys, dp, u.keys);
     __builtin_memset(u.dk, 0, static_cast<size_t>(x.keys * dp) * sizeof(A));
     __builtin_memset(u.dv, 0, static_cast<size_t>(x.keys * dp) * sizeof(A));
     const int64_t group = shape.heads / shape.kv_heads;

@@ -10,6 +10,8 @@ struct Bf16Pack {
   using Elem = uint32_t;
   using Operand = __m512bh;
   static constexpr int kPack = 2;
+  static constexpr int64_t kRowBlock = 1, kInnerBlock = 1;
+  struct Session {};
 
   static Operand broadcast(const Elem* a) {
     return (__m512bh)_mm512_set1_epi32(static_cast<int>(*a));

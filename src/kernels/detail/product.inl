@@ -14,6 +14,11 @@ struct FloatPack {
   using Vector = V;
   using Elem = typename V::Scalar;
   static constexpr int kPack = 1;
+  /// Products take rows of A and steps of the inner dimension in blocks of so many: what pads them
+  /// must be there, in memory, and along the inner dimension zero.
+  static constexpr int64_t kRowBlock = 1, kInnerBlock = 1;
+  /// Lives while a thread multiplies.
+  struct Session {};
   using Operand = V;
   static V broadcast(const Elem* a) { return V::splat(*a); }
   static V operand(const Elem* b) { return V::load(b); }

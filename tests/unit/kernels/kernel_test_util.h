@@ -93,14 +93,14 @@ inline std::vector<uint64_t> row_keys(int64_t rows) {
 /// Runs body once per instruction set that this CPU has.
 template <class Body>
 void for_each_isa(const Body& body) {
-  limit_isa(Isa::Avx512Bf16);
+  limit_isa(kBestIsa);
   const Isa best = isa();
-  for (const Isa set : {Isa::Ref, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16}) {
+  for (const Isa set : {Isa::Ref, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::AmxBf16}) {
     if (set > best) continue;
     limit_isa(set);
     body(isa_name(set));
   }
-  limit_isa(Isa::Avx512Bf16);
+  limit_isa(kBestIsa);
 }
 
 }  // namespace attune::kernels::test

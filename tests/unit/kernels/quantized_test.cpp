@@ -163,7 +163,7 @@ TEST(QuantizedMatrixDecode, AgreesOverInstructionSetsAndTypes) {
       const std::vector<float> reference = decoded(matrix);
       std::vector<bf16> half_reference(static_cast<size_t>(count));
       matrix.decode(half_reference.data());
-      limit_isa(Isa::Avx512Bf16);
+      limit_isa(kBestIsa);
       EXPECT_EQ(decoded(matrix), reference);
       std::vector<bf16> half(static_cast<size_t>(count));
       matrix.decode(half.data());
