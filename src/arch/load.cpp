@@ -189,13 +189,17 @@ void write_model(const Model& model, const std::string& source, const std::strin
   std::map<std::string, Tensor>
       own_head;  // beside a plain body, when config says that the head is ours
   std::map<std::string, std::vector<int64_t>> shapes = stored_shapes(model);
+  const Transformer* transformer = dynamic_cast<const Transformer*>(&model);
+  const bool unties = transformer != nullptr && transformer->untied();
   for (const Site& site : model.sites()) {
     if (site.kind != SiteKind::Weight) continue;
     const WeightSlot& slot = model.slot(site);
     const bool ours = config.contains("attune_pool") && starts_with(site.name, "head.");
     std::map<std::string, Tensor>& target = ours ? own_head : tensors;
     if (slot.present() && !slot.weight_name.empty()) {
-      const Tensor weight = slot.dense();
+      Tensor weight = slot.dense();
+      // Where the output is tied, transformers scales what enters it; where it is not, it does not.
+      if (unties && site.name == "head.proj") weight = weight * transformer->spec().head.scale;
       target[slot.weight_name] =
           shapes.count(site.name) > 0 ? weight.reshape(shapes[site.name]) : weight;
     }
@@ -210,6 +214,8 @@ void write_model(const Model& model, const std::string& source, const std::strin
     save_safetensors(directory + "/attune.safetensors", {own_head.begin(), own_head.end()});
   Json merged = model.config();
   merged.update(config);
+  if (unties) merged["tie_word_embeddings"] = false;
+  if (unties && merged.contains("scale_decoder_outputs")) merged["scale_decoder_outputs"] = false;
   save_checkpoint(directory, {tensors.begin(), tensors.end()});
   write_file_atomic(directory + "/config.json", merged.dump(2) + "\n");
   if (!source.empty()) copy_text_files(source, directory);

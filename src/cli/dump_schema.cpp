@@ -31,7 +31,10 @@ Json entries_of(const Registry<T>& registry) {
                         {"summary", entry.summary},
                         {"options", options},
                         {"reference", entry.reference}});
-    if (entry.learning_rate > 0) list.back()["learning_rate"] = entry.learning_rate;
+    if (entry.learning_rate <= 0) continue;
+    list.back()["learning_rate"] = entry.learning_rate;
+    list.back()["lr_auto"] = format("{:g}{}", entry.learning_rate,
+                                    entry.rate_by_width ? " on rows 384 wide, less on wider" : "");
   }
   return list;
 }

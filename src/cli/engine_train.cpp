@@ -107,7 +107,8 @@ int run_check(const Json& args) {
                                     {"rows_cut", cut},
                                     {"rows_read", sample}}},
                     {"trained", Json{{"parameters", cost.trainable}, {"head", cost.head}}},
-                    {"lr", session.recipe().lr}};
+                    {"lr", session.train_config().lr},
+                    {"rates", session.recipe().rates}};
   std::string text = join(session.summary(), "\n");
   text += format(
       "\nlengths    {:.1f} tokens on average, the longest {}; {} of {} rows read are cut by "
@@ -118,7 +119,8 @@ int run_check(const Json& args) {
     const int64_t most = *std::max_element(counts.begin(), counts.end());
     text += format("\nlabels     {}, from {} to {} rows each", counts.size(), least, most);
   }
-  text += format("\nlr         {}\nno problem found", session.recipe().lr);
+  if (session.recipe().rates.empty()) text += format("\nlr         {}", session.recipe().lr);
+  text += "\nno problem found";
   answer(args, object, text);
   return 0;
 }

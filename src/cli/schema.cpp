@@ -26,7 +26,8 @@ std::string whole_text(const Json& entry) {
                    string_of(option, "kind"), string_of(option, "default"),
                    string_of(option, "help"), range.empty() ? "" : " " + range);
   }
-  const std::string reference = string_of(entry, "reference");
+  const std::string reference = string_of(entry, "reference"), rate = string_of(entry, "lr_auto");
+  if (!rate.empty()) text += "\n  lr: auto is " + rate;
   return text + (reference.empty() ? "" : "\n  reference: " + reference);
 }
 

@@ -33,10 +33,7 @@ Neighbour neighbour_of(const Model& model, const Site& site) {
 /// The weights that merging one set gives, by storage, and what cannot be folded.
 class Folding {
  public:
-  explicit Folding(const Model& model) : model_(model) {
-    for (const Site& site : model.sites())
-      if (site.storage >= 0 && site.copy_of < 0) ++users_[site.storage];
-  }
+  explicit Folding(Model& model) : model_(model) { count_users(); }
 
   void thawed(const Owned& owned) {
     if (owned.role != Owned::Role::Thawed) return;
@@ -50,7 +47,7 @@ class Folding {
   void edit(const std::string& method, int id, const Edit& edit) {
     if (std::holds_alternative<Observe>(edit)) return;  // changes nothing
     const Site& site = model_.sites()[static_cast<size_t>(id)];
-    if (folds(site, edit) && users_[site.storage] == 1) {
+    if (folds(site, edit) && alone(site)) {
       Affine& map = map_of(site);
       map = fold(map, edit, site.weight);
       return;
@@ -92,6 +89,23 @@ class Folding {
   const std::vector<std::string>& refused() const { return refused_; }
 
  private:
+  void count_users() {
+    users_.clear();
+    for (const Site& site : model_.sites())
+      if (site.storage >= 0 && site.copy_of < 0) ++users_[site.storage];
+  }
+  /// Does the site's tensor serve it alone? A tied output parts from the table when one of the two
+  /// is to change.
+  bool alone(const Site& site) {
+    const int shared = site.storage;
+    if (users_[shared] == 1) return true;
+    const int output = model_.untie(shared) ? static_cast<int>(model_.slots()) - 1 : -1;
+    if (output < 0) return false;
+    const std::map<int, Affine>::const_iterator trained = maps_.find(shared);
+    if (trained != maps_.end()) maps_[output] = trained->second;
+    count_users();
+    return users_[site.storage] == 1;
+  }
   Affine& map_of(const Site& site) {
     const WeightSlot& slot = model_.slot(site);
     return maps_.try_emplace(site.storage, Affine{slot.dense(), slot.bias}).first->second;
@@ -105,7 +119,7 @@ class Folding {
     return "";
   }
 
-  const Model& model_;
+  Model& model_;
   std::map<int, int> users_;
   std::map<int, Affine> maps_;
   std::vector<std::pair<const Site*, const Edit*>> before_, after_;
@@ -125,11 +139,13 @@ void Adaptation::merge(std::string_view name) {
   for (const Attached& attached : set.tuners)
     for (const std::pair<int, Edit>& entry : attached.recorder->edits())
       folding.edit(attached.spec.method, entry.first, entry.second);
-  if (!folding.refused().empty())
+  if (!folding.refused().empty()) {
+    if (state.merged_sets.empty()) state.model.retie();
     fail(ErrorCode::Unsupported,
          "merging \"{}\": {} edit(s) cannot be folded into weights: {}. Keep the adapter beside "
          "the model instead",
          name, folding.refused().size(), join(folding.refused(), ", "));
+  }
   for (const std::pair<const int, Affine>& entry : folding.finish()) {
     WeightSlot& slot = state.model.slot_at(static_cast<size_t>(entry.first));
     state.merged.push_back({entry.first, slot.weight, slot.bias, slot.codes});
@@ -147,6 +163,7 @@ void Adaptation::unmerge() {
     slot.replace(image.weight, image.bias, image.codes);
     state_->merged.pop_back();
   }
+  state_->model.retie();
   for (const std::string& name : state_->merged_sets) enable(name, true);
   state_->merged_sets.clear();
 }

@@ -74,6 +74,13 @@ class Model {
   /// Route: `experts` copies of the sites inside a part, named "enc.0.ffn.e3.up"; their tensors are
   /// the part's own until they are trained. Copies once made are reused. Returns them by expert.
   std::vector<std::vector<int>> add_experts(const Site& part, int experts);
+  /// Gives the output that shares this tensor one of its own, so that the two can differ; false
+  /// where no checkpoint of this architecture could hold it. `retie` takes it back.
+  virtual bool untie(int storage) {
+    (void)storage;
+    return false;
+  }
+  virtual void retie() {}
   /// Hides an expert's copy from patterns, or shows it.
   void hide(int site, bool hidden) { sites_[static_cast<size_t>(site)].hidden = hidden; }
 

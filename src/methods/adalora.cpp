@@ -254,7 +254,7 @@ void register_adalora(Registry<Tuner>& registry) {
       "Zhang et al. 2023, \"Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning\" "
       "(AdaLoRA), arXiv 2303.10512";
   entry.options = adalora_options();
-  entry.learning_rate = 5e-3;
+  entry.learning_rate = 1e-2;
   entry.tiny = "{rank: 1, init_rank: 3, alpha: 4}";
   entry.examples = {"{}", "{rank: 4, init_rank: 8, sites: [\"*.self.[qkvo]\", \"*.ffn.*\"]}",
                     "{rank: 8, init_rank: 12, total_steps: 3000, t_init: 200, t_final: 500}"};

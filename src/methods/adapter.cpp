@@ -170,7 +170,7 @@ void register_adapter(Registry<Tuner>& registry) {
       "Pfeiffer et al. 2020, \"MAD-X: An Adapter-Based Framework for Multi-Task Cross-Lingual "
       "Transfer\", arXiv 2005.00052; AdapterDrop: Rueckle et al. 2021, arXiv 2010.11918";
   entry.options = options_of_adapter();
-  entry.learning_rate = 1e-3;
+  entry.learning_rate = 2e-3;
   entry.identity_at_start = false;  // near it: N(0, 0.02^2), as published
   entry.tiny = "{size: 3, activation: gelu}";
   entry.examples = {"{}", "{placement: pfeiffer, reduction: 16}",

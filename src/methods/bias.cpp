@@ -37,7 +37,8 @@ void register_bias(Registry<Tuner>& registry) {
       "Language-models\", arXiv 2106.10199";
   entry.options = {
       {"sites", "globs", "\"*\"", "", "sites whose biases train (globs over site names)"}};
-  entry.learning_rate = 1e-3;
+  entry.learning_rate = 3e-3;
+  entry.rate_by_width = false;
   entry.tiny = "{}";
   entry.make = [](const Options& options) { return std::make_unique<Bias>(options); };
   entry.count = [](const std::vector<Site>& sites, const Options&) {

@@ -85,7 +85,7 @@ void register_child_tuning(Registry<Tuner>& registry) {
        "D: training batches the Fisher information is computed from, at most one pass over the "
        "data"},
   };
-  entry.learning_rate = 5e-5;
+  entry.learning_rate = 1e-4;
   entry.tiny = "{mode: F, share: 0.5}";
   entry.examples = {"{}", "{mode: F, share: 0.2}"};
   entry.make = [](const Options& options) { return std::make_unique<ChildTuning>(options); };

@@ -219,6 +219,7 @@ void register_decomposed_prompt(Registry<Tuner>& registry) {
        "a head that pools the first row takes the first trained row"},
   };
   entry.learning_rate = 1e-2;
+  entry.rate_by_width = false;
   entry.identity_at_start = false;
   entry.tiny =
       "{length: 3, rank: 2, max_length: 5, fusion: attention, fusion_dim: 4, spaces: 2, space_dim: "

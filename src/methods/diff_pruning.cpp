@@ -302,7 +302,7 @@ void register_diff_pruning(Registry<Tuner>& registry) {
       {"low", "number", "-1.5", "(-inf, 0)", "gates are stretched to begin here, then cut to 0"},
       {"high", "number", "1.5", "(1, inf)", "and to end here, then cut to 1"},
   };
-  entry.learning_rate = 5e-5;
+  entry.learning_rate = 1e-4;
   entry.tiny = "{density: 0.2, penalty: 1e-4, gate_init: 0.5, gate_lr_scale: 1}";
   entry.examples = {"{}", "{density: 0.01, structured: false, sites: \"enc.*\"}"};
   entry.make = [](const Options& options) { return std::make_unique<DiffPruning>(options); };

@@ -28,7 +28,7 @@ void register_full(Registry<Tuner>& registry) {
       "1810.04805";
   entry.options = {
       {"sites", "globs", "\"*\"", "", "sites whose tensors train (globs over site names)"}};
-  entry.learning_rate = 5e-5;
+  entry.learning_rate = 1e-4;
   entry.tiny = "{}";
   entry.make = [](const Options& options) { return std::make_unique<Full>(options); };
   registry.add(std::move(entry));

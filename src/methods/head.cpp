@@ -29,7 +29,7 @@ void register_head(Registry<Tuner>& registry) {
       "1610.01644";
   entry.options = {
       {"fresh_only", "bool", "false", "", "train only the parts that the checkpoint lacks"}};
-  entry.learning_rate = 1e-3;
+  entry.learning_rate = 1e-2;
   entry.tiny = "{}";
   entry.make = [](const Options& options) { return std::make_unique<HeadOnly>(options); };
   registry.add(std::move(entry));

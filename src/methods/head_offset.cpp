@@ -351,6 +351,7 @@ void register_head_offset(Registry<Tuner>& registry) {
       "2406.01563";
   entry.options = options_of_head_offset();
   entry.learning_rate = 1e-2;
+  entry.rate_by_width = false;
   entry.identity_at_start = false;  // near it: N(0, init_std^2)
   entry.tiny = "{heads: random, count: 3, component: both}";
   entry.examples = {"{}", "{count: 32, l1: 1e-3}", "{heads: [[0, 1], [1, 3]]}",

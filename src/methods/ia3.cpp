@@ -78,7 +78,8 @@ void register_ia3(Registry<Tuner>& registry) {
        "those of the sites whose input is scaled instead (globs over site names); auto: "
        "*.ffn.down, where sites has it"},
   };
-  entry.learning_rate = 8e-3;
+  entry.learning_rate = 1e-2;
+  entry.rate_by_width = false;
   entry.tiny = "{}";
   entry.examples = {"{}", "{sites: [\"*.self.[kv]\", \"*.ffn.down\"]}",
                     "{sites: \"*.self.[qkvo]\"}"};

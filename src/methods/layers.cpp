@@ -91,7 +91,7 @@ void register_layers(Registry<Tuner>& registry) {
        "first or choose is given"},
       {"choose", "numbers", "[]", "", "train these blocks, counted from 0"},
   };
-  entry.learning_rate = 5e-5;
+  entry.learning_rate = 1e-4;
   entry.tiny = "{last: 1}";
   entry.examples = {"{}", "{last: 2}", "{first: 1, last: 1}", "{choose: [0, 5]}"};
   entry.make = [](const Options& options) { return std::make_unique<Layers>(options); };

@@ -72,7 +72,7 @@ void register_mam(Registry<Tuner>& registry) {
       {"scaling", "any", "4", "", "what multiplies the adapter: a number, or learnable"},
       {"dropout", "number", "0", "[0, 1)", "dropout inside the adapter while training"},
   };
-  entry.learning_rate = 5e-4;
+  entry.learning_rate = 1e-3;
   entry.identity_at_start = false;
   entry.tiny = "{prefix_length: 2, hidden: 4, size: 3, scaling: 2}";
   entry.examples = {"{prefix_length: 16, size: 16, scaling: 2}", "{}"};

@@ -128,7 +128,7 @@ void register_mh_parallel_adapter(Registry<Tuner>& registry) {
        "a trained norm on the attention's input, for the adapters"},
       {"dropout", "number", "0", "[0, 1)", "dropout on the inner rows"},
   };
-  entry.learning_rate = 5e-4;
+  entry.learning_rate = 3e-3;
   entry.tiny = "{size: 3, activation: gelu}";
   entry.examples = {"{}", "{size: 30, layer_norm: true}", "{size: 8, scaling: 4}"};
   entry.make = [](const Options& options) { return std::make_unique<MhParallelAdapter>(options); };

@@ -37,7 +37,8 @@ void register_norms(Registry<Tuner>& registry) {
       "arXiv 2211.08682";
   entry.options = {
       {"sites", "globs", "\"*\"", "", "sites among which the norms train (globs over site names)"}};
-  entry.learning_rate = 1e-3;
+  entry.learning_rate = 3e-3;
+  entry.rate_by_width = false;
   entry.tiny = "{}";
   entry.make = [](const Options& options) { return std::make_unique<Norms>(options); };
   entry.count = [](const std::vector<Site>& sites, const Options&) {

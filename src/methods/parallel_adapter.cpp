@@ -78,7 +78,7 @@ void register_parallel_adapter(Registry<Tuner>& registry) {
       "He et al. 2022, \"Towards a Unified View of Parameter-Efficient Transfer Learning\", arXiv "
       "2110.04366, section 3.3 and table 1 (parallel and scaled parallel adapter)";
   entry.options = options_of_parallel();
-  entry.learning_rate = 5e-4;
+  entry.learning_rate = 1e-3;
   entry.tiny = "{size: 3, activation: gelu}";
   entry.examples = {"{}", "{size: 16, scaling: 2}", "{size: 48, scaling: learnable}",
                     "{sites: \"*.self.heads\", size: 12, scaling: 1, layer_norm: in}"};

@@ -155,7 +155,8 @@ void register_prefix(Registry<Tuner>& registry) {
       {"shift_positions", "bool", "false", "",
        "positions of the text count on from the prefix, as PEFT's past keys make them"},
   };
-  entry.learning_rate = 2e-3;
+  entry.learning_rate = 3e-2;
+  entry.rate_by_width = false;
   entry.identity_at_start = false;
   entry.tiny = "{length: 3, projection: true, hidden: 4, gated: true}";
   entry.examples = {"{}", "{length: 16, projection: true, hidden: 512}",

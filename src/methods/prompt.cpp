@@ -52,6 +52,7 @@ void register_prompt(Registry<Tuner>& registry) {
        "a head that pools the first row takes the first trained row, as PEFT does"},
   };
   entry.learning_rate = 1e-2;
+  entry.rate_by_width = false;
   entry.identity_at_start = false;
   entry.tiny = "{length: 3}";
   entry.examples = {"{}", "{length: 50, init: random}",

@@ -296,7 +296,7 @@ void register_propetl(Registry<Tuner>& registry) {
       "Zeng et al. 2023, \"One Network, Many Masks: Towards More Parameter-Efficient Transfer "
       "Learning\", arXiv 2305.17682";
   entry.options = options_of_propetl();
-  entry.learning_rate = 5e-4;
+  entry.learning_rate = 3e-3;
   entry.identity_at_start = false;  // near it: N(0, 0.02^2), as published
   entry.tiny = "{size: 3, activation: gelu, mask_lr_scale: 3}";
   entry.examples = {"{}", "{sparsity: 0.5, reduction: 12}",

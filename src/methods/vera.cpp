@@ -108,6 +108,7 @@ void register_vera(Registry<Tuner>& registry) {
       {"dropout", "number", "0", "[0, 1)", "dropout on the update's input"},
   };
   entry.learning_rate = 1e-2;
+  entry.rate_by_width = false;
   entry.tiny = "{rank: 20}";  // more than the sides: several edits a site
   entry.examples = {"{}", "{rank: 1024, sites: \"*.self.[qv]\"}", "{rank: 64, d_initial: 1e-7}"};
   entry.make = [](const Options& options) { return std::make_unique<Vera>(options); };

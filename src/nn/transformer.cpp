@@ -23,6 +23,29 @@ Transformer::Transformer(ModelSpec spec, Numerics numerics, Json config) : spec_
   head_ = std::make_unique<HeadLayers>(spec_, stacks_.back().tokens(), sites);
 }
 
+bool Transformer::untie(int storage) {
+  const Site* output = find("head.proj");
+  if (untied() || output == nullptr || output->storage != storage || spec_.output.weight.empty() ||
+      !spec_.head.tied)
+    return false;
+  const WeightSlot& shared = slot_at(static_cast<size_t>(storage));
+  std::unique_ptr<WeightSlot> own = std::make_unique<WeightSlot>();
+  own->replace(shared.weight, shared.bias, shared.codes);
+  own->master = shared.master;
+  own->weight_name = spec_.output.weight;
+  tied_storage_ = storage;
+  sites_[static_cast<size_t>(output->id)].storage = static_cast<int>(slots_.size());
+  slots_.push_back(std::move(own));
+  return true;
+}
+
+void Transformer::retie() {
+  if (!untied()) return;
+  sites_[static_cast<size_t>(site("head.proj").id)].storage = tied_storage_;
+  slots_.pop_back();
+  tied_storage_ = -1;
+}
+
 Tensor shifted_right(const Tensor& ids, const RowIndex& rows, int64_t start, int64_t padding) {
   const Tensor given = ids.to(at::kLong).contiguous();
   const int64_t* from = pointer<const int64_t>(given);

@@ -22,6 +22,10 @@ class Transformer final : public Model {
   /// not fit.
   Output forward(const Batch& batch, const Want& want) override;
   const ModelSpec& spec() const { return spec_; }
+  bool untie(int storage) override;
+  void retie() override;
+  /// The output has a tensor of its own though the checkpoint's is tied.
+  bool untied() const { return tied_storage_ >= 0; }
 
  private:
   Stream stream_of(const Batch& batch, size_t stack) const;
@@ -29,6 +33,7 @@ class Transformer final : public Model {
   ModelSpec spec_;
   std::vector<Stack> stacks_;
   std::unique_ptr<HeadLayers> head_;
+  int tied_storage_ = -1;  // what the output shares when it is tied again
 };
 
 /// Tokens of every sequence one place later, `start` first and the last left out; negative ones

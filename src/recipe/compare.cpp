@@ -155,6 +155,10 @@ int compare(const CompareRequest& request, const std::function<void(const Json&)
   const std::vector<Contender> contenders = contenders_of(request);
   if (request.seeds < 1)
     fail(ErrorCode::BadInput, "--seeds: {} was given; at least 1 is needed", request.seeds);
+  const Recipe& recipe = request.recipe;
+  if (recipe.eval.empty() && recipe.eval_on.empty() && recipe.eval_share <= 0)
+    fail(ErrorCode::BadInput,
+         "comparing needs evaluation data: give data.eval a file or a share such as 10%");
   fs::create_directories(request.output);
   const FileLock lock(request.output + "/.lock");
   rows = Json::array();

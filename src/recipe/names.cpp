@@ -65,12 +65,15 @@ std::vector<NamedOptions> all_checked(const Registry<T>& registry, std::string_v
   return result;
 }
 
+std::string registered_name(const std::string& name) {
+  return name == "bitfit" ? "bias" : name;  // the paper's name for training the biases
+}
+
 }  // namespace
 
 std::vector<NamedOptions> checked_methods(const Node& node) {
   std::vector<Named> named = read_named_list(node, "methods");
-  for (Named& one : named)
-    if (one.name == "bitfit") one.name = "bias";  // the paper's name for training the biases
+  for (Named& one : named) one.name = registered_name(one.name);
   return all_checked(methods(), "method", named);
 }
 
@@ -82,6 +85,21 @@ NamedOptions checked_objective(const Node& node) {
   const Named named = read_named(node, "objective");
   if (named.name == "auto") return {"auto", Json::object(), named.where()};
   return checked(objectives(), "objective", named);
+}
+
+std::map<std::string, double> checked_rates(const Node& node, const std::string& path) {
+  const Registry<Tuner> known = methods();
+  std::map<std::string, double> rates;
+  for (const auto& [written, value] : node.entries()) {
+    const std::string at = path + "." + written, name = registered_name(written);
+    if (known.find(name) == nullptr) unknown(value, at, "method", name, known.names());
+    const double rate = value.as_number(at);
+    if (!(rate > 0 && rate <= 1000))
+      fail(ErrorCode::BadInput, "{}{}{}: {} is outside (0, 1000]", value.place().text(),
+           value.place().text().empty() ? "" : ": ", at, value.shown());
+    rates[name] = rate;
+  }
+  return rates;
 }
 
 void check_task(const std::string& task, const Node& node) {

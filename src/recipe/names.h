@@ -1,4 +1,5 @@
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ std::vector<Named> read_named_list(const Node& node, const std::string& path);
 std::vector<NamedOptions> checked_methods(const Node& node);
 std::vector<NamedOptions> checked_policies(const Node& node);
 NamedOptions checked_objective(const Node& node);
+/// {lora: 2e-3, head: 1e-2}: learning rates by method.
+std::map<std::string, double> checked_rates(const Node& node, const std::string& path);
 void check_task(const std::string& task, const Node& node);
 void check_metric(const std::string& metric, const Node& node);
 

@@ -48,7 +48,8 @@ const std::vector<Option>& train_options() {
       {"batch_size", "int", "0", "[1, inf)", "examples a micro-batch, instead of batch_tokens"},
       {"accumulate", "int", "1", "[1, inf)", "micro-batches a step"},
       {"optimizer", "any", "adamw", "", "adamw, or {adamw: {lr, betas, eps, weight_decay}}"},
-      {"lr", "number", "auto", "(0, 1000]", "peak learning rate"},
+      {"lr", "any", "auto", "",
+       "peak learning rate of all; auto: every method's own; {lora: 2e-3, head: 1e-2}: by method"},
       {"schedule", "any", "linear", "", "linear, cosine, constant"},
       {"clip", "number", "1", "[0, inf)", "largest gradient norm; 0: off"},
       {"precision", "choice", "auto", "auto|fp32|bf16|fp64",
@@ -156,12 +157,20 @@ void read_optimizer(const Options& train, Recipe& recipe) {
   recipe.eps = options.get<double>("eps");
   recipe.weight_decay = options.get<double>("weight_decay");
   const bool here = options.node("lr").text() != "auto";
-  const bool outside = train.node("lr").text() != "auto";
+  const Node& rate = train.node("lr");
+  const bool outside = !rate.is_scalar() || rate.text() != "auto";
   if (here && outside)
     fail(ErrorCode::BadInput, "{}: the learning rate is given at {} too; give one",
          train.where("lr"), options.where("lr"));
   if (here) recipe.lr = options.get<double>("lr");
-  if (outside) recipe.lr = train.get<double>("lr");
+  if (!outside) return;
+  if (rate.is_map()) {
+    recipe.rates = checked_rates(rate, "train.lr");
+    return;
+  }
+  recipe.lr = rate.as_number("train.lr");
+  if (!(recipe.lr > 0 && recipe.lr <= 1000))
+    fail(ErrorCode::BadInput, "{}: {} is outside (0, 1000]", train.where("lr"), rate.shown());
 }
 
 /// accuracy, or NAME/accuracy of a set of eval_on.

@@ -54,7 +54,8 @@ struct Recipe {
           batch_size = 0;  // one of them is positive: packed rows, or examples, a micro-batch
   int64_t accumulate = 1;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
-  double lr = 0;  // 0: auto, by the methods
+  double lr = 0;                        // of all; 0: every method's own
+  std::map<std::string, double> rates;  // where lr is 0: by method, and "head"; others are auto
   Schedule schedule;
   double clip = 1;  // 0: off
   std::string precision = "auto";

@@ -74,11 +74,9 @@ Json train_json(const Recipe& recipe) {
   adamw["eps"] = recipe.eps;
   adamw["weight_decay"] = recipe.weight_decay;
   result["optimizer"]["adamw"] = adamw;
-  if (recipe.lr > 0) {
-    result["lr"] = recipe.lr;
-  } else {
-    result["lr"] = "auto";
-  }
+  result["lr"] = recipe.lr > 0          ? Json(recipe.lr)
+                 : recipe.rates.empty() ? Json("auto")
+                                        : Json(recipe.rates);
   result["schedule"] = schedule_json(recipe.schedule);
   result["clip"] = recipe.clip;
   result["precision"] = recipe.precision;

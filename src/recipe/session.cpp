@@ -16,6 +16,7 @@
 #include "policies/registry.h"
 #include "recipe/model_path.h"
 #include "recipe/open_data.h"
+#include "recipe/rates.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
@@ -155,19 +156,29 @@ void Session::attach() {
   objective_ = entry.make(
       Options(entry.options, Node::from_json(objective.options, {"recipe", 0, 0}), "objective"));
   const Registry<TrainingPolicy> policy_registry = policies();
-  for (const NamedOptions& policy : recipe_.policies) {
+  std::vector<NamedOptions> chosen = settle_rates();
+  chosen.insert(chosen.begin(), recipe_.policies.begin(), recipe_.policies.end());
+  for (const NamedOptions& policy : chosen) {
     const Entry<TrainingPolicy>& found = policy_registry.at(policy.name);
     policies_.push_back(found.make(
         Options(found.options, Node::from_json(policy.options, {policy.path, 0, 0}), policy.name)));
   }
-  if (recipe_.lr <= 0) {
-    recipe_.lr = method_registry_.at("full").learning_rate;
-    if (!recipe_.methods.empty()) {
-      recipe_.lr = 1;
-      for (const NamedOptions& method : recipe_.methods)
-        recipe_.lr = std::min(recipe_.lr, method_registry_.at(method.name).learning_rate);
-    }
-  }
+}
+
+/// Rates by method become the optimizer's and policies beside the recipe's own, and stand in the
+/// recipe.
+std::vector<NamedOptions> Session::settle_rates() {
+  rate_ = recipe_.lr;
+  if (recipe_.lr > 0) return {};
+  const std::vector<Site>& sites = loaded_.model->sites();
+  int64_t width = 0;
+  for (const Site& site : sites)
+    if (ends_with(site.name, ".resid.out")) width = std::max(width, site.out);
+  const Rates rates = rates_of(recipe_, method_registry_, adaptation_->trainable(), width);
+  rate_ = rates.lr;
+  recipe_.rates = rates.by_name;
+  rates_line_ = rates.line;
+  return rates.policies;
 }
 
 Tensor Session::class_weights() const {
@@ -230,6 +241,7 @@ std::vector<std::string> Session::summary() const {
                          with_thousands(cost.trainable),
                          100.0 * static_cast<double>(cost.trainable) / static_cast<double>(total),
                          with_thousands(cost.head)));
+  if (!rates_line_.empty()) lines.push_back(format("rates      {}", rates_line_));
   if (start_)
     lines.push_back(format("start      from {}{}", recipe_.init_from,
                            start_head_ ? "" : "; the head starts anew, for its labels are others"));
@@ -275,7 +287,7 @@ TrainConfig Session::train_config() const {
   config.batches.mixture = mixture_of(train_, recipe_.train);
   config.accumulate = recipe_.accumulate;
   config.adamw = {recipe_.beta1, recipe_.beta2, recipe_.eps, recipe_.weight_decay};
-  config.lr = recipe_.lr;
+  config.lr = rate_;
   config.schedule = recipe_.schedule;
   config.clip = recipe_.clip;
   config.eval_every = recipe_.eval_every;

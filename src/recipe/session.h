@@ -62,6 +62,7 @@ class Session {
   void take_labels(TaskContext& context);
   void make_model();
   void attach();
+  std::vector<NamedOptions> settle_rates();
   void check_best();
   const std::string& fingerprint();
   /// The seed of initial values, which a run shares with the one it starts from.
@@ -81,6 +82,8 @@ class Session {
   std::unique_ptr<Task> task_;
   LoadedModel loaded_;
   StorageReport stored_;
+  double rate_ = 0;         // the optimizer's
+  std::string rates_line_;  // the methods'
   std::unique_ptr<Adaptation> adaptation_;
   std::unique_ptr<Objective> objective_;
   std::vector<std::unique_ptr<TrainingPolicy>> policies_;

@@ -155,15 +155,25 @@ class TiedTensors : public ::testing::Test {
     own.copies = {};
     EXPECT_LE(distance(logits(*tied_, batch_), logits(*untied_, batch_)), 1e-12) << name;
     EXPECT_GT(distance(logits(*tied_, batch_), before), 1e-3) << name;
+    // Merging parts the two; the checkpoint says so, and reads back the same.
+    const Values weights = base_tensors(*tied_);
+    edits->merge("default");
+    EXPECT_NE(tied_->site(table_).storage, tied_->site(output_).storage);
+    EXPECT_LE(distance(logits(*tied_, batch_), logits(*untied_, batch_)), 1e-12) << name;
+    const Folder folder;
+    write_model(*tied_, "", folder.file("model"), Json::object());
+    LoadOptions options;
+    options.numerics = {kernels::DType::F64};
+    options.own_head = true;
+    options.head = head_of(HeadKind::Lm);
+    const LoadedModel read = load_model(folder.file("model"), options);
+    EXPECT_TRUE(read.report.fresh.empty());
+    EXPECT_LE(distance(logits(*read.model, batch_), logits(*untied_, batch_)), 1e-12) << name;
+    edits->unmerge();
+    EXPECT_EQ(tied_->site(table_).storage, tied_->site(output_).storage);
+    EXPECT_TRUE(same(base_tensors(*tied_), weights));
     own.weight = kept;
     own.copies = {};
-    const Values weights = base_tensors(*tied_);
-    const std::string text = error_text(ErrorCode::Unsupported, [&] { edits->merge("default"); });
-    EXPECT_NE(text.find("LowRank of edits at " + name + " (a tensor that several sites share)"),
-              std::string::npos)
-        << text;
-    EXPECT_NE(text.find("Keep the adapter beside the model instead"), std::string::npos) << text;
-    EXPECT_TRUE(same(base_tensors(*tied_), weights));
   }
 
   std::unique_ptr<Model> tied_, untied_;
@@ -182,6 +192,45 @@ TEST_F(TiedTensors, AnUpdateOfTheOutputLeavesTheTableAlone) {
 
 TEST_F(TiedTensors, AnUpdateOfTheTableLeavesTheOutputAlone) {
   expect_alone(table_);
+}
+
+TEST(TiedTensorsOfTwoStacks, TheOutputPartsAndTheTablesStayTogether) {
+  const std::unique_ptr<Model> model = model_of("t5", head_of(HeadKind::Lm), kernels::DType::F64,
+                                                Json{{"tie_word_embeddings", true}});
+  const Batch batch = batch_of(*model, {5, 1, 7, 3});
+  const auto update = [&](const std::string& name) {
+    const Site site = model->site(name);
+    return LowRank{noise("down", {2, site.in}, 0.3), noise("up", {site.out, 2}, 0.3), 0.5};
+  };
+  {
+    Edits edits(*model, [&](Attachment& attachment) {
+      attachment.add(attachment.sites("head.proj")[0], update("head.proj"));
+    });
+    const Tensor expected = logits(*model, batch);
+    edits->merge("default");
+    EXPECT_LE(distance(logits(*model, batch), expected), 1e-12);
+    const Folder folder;
+    write_model(*model, "", folder.file("model"), Json::object());
+    LoadOptions options;
+    options.numerics = {kernels::DType::F64};
+    options.own_head = true;
+    options.head = head_of(HeadKind::Lm);
+    const LoadedModel read = load_model(folder.file("model"), options);
+    EXPECT_LE(distance(logits(*read.model, batch), expected), 1e-12)
+        << "the scale is in the matrix";
+    edits->unmerge();
+  }
+  const std::string table = "enc.embed.tok";
+  Edits edits(*model, [&](Attachment& attachment) {
+    attachment.add(attachment.sites(table)[0], update(table));
+  });
+  const Values weights = base_tensors(*model);
+  const std::string text = error_text(ErrorCode::Unsupported, [&] { edits->merge("default"); });
+  EXPECT_NE(text.find("LowRank of edits at " + table + " (a tensor that several sites share)"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("Keep the adapter beside the model instead"), std::string::npos) << text;
+  EXPECT_TRUE(same(base_tensors(*model), weights));
 }
 
 TEST_F(TiedTensors, TrainingTheTensorItselfChangesBothUsersAndMerges) {

@@ -65,6 +65,14 @@ TEST_F(Compare, AnUnknownMethodIsRefusedBeforeAnythingRuns) {
             std::string::npos)
       << outcome.err;
   EXPECT_FALSE(exists("table"));
+  const Outcome blind = attune(
+      {"compare", "recipe.yaml", "--methods", "lora", "--set", "data.eval=null", "-o", "table"});
+  EXPECT_EQ(blind.status, 2);
+  EXPECT_NE(blind.err.find(
+                "comparing needs evaluation data: give data.eval a file or a share such as 10%"),
+            std::string::npos)
+      << blind.err;
+  EXPECT_FALSE(exists("table"));
   const Outcome twice = attune({"compare", "recipe.yaml", "--methods", "lora,lora", "-o", "table"});
   EXPECT_EQ(twice.status, 2);
   EXPECT_NE(twice.err.find("stands there twice"), std::string::npos) << twice.err;

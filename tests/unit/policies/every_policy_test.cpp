@@ -10,7 +10,8 @@ const std::map<std::string, std::string>& weakest() {
       {"adversarial", R"({"weight": 0})"}, {"gradual_unfreezing", R"({"share": 0})"},
       {"half", R"({"ratio": 1})"},         {"head_lr", R"({"scale": 1})"},
       {"layer_decay", R"({"factor": 1})"}, {"lottery_ticket", ""},
-      {"mixout", R"({"p": 0})"},           {"r_drop", R"({"alpha": 0})"}};
+      {"mixout", R"({"p": 0})"},           {"r_drop", R"({"alpha": 0})"},
+      {"tensor_lr", R"({"scale": 1})"}};
   return options;
 }
 

@@ -182,6 +182,31 @@ TEST_F(Sessions, AnExportThatDiffersIsNotKept) {
   EXPECT_NE(text.find(" (allowed 1e-4); it was not kept"), std::string::npos) << text;
 }
 
+TEST_F(Sessions, AutomaticRatesStandInTheResolvedRecipe) {
+  const Session session(recipe({}));
+  const Recipe& resolved = session.recipe();
+  EXPECT_EQ(resolved.rates.size(), 2u);
+  EXPECT_GT(resolved.rates.at("lora"), 0);
+  EXPECT_GT(resolved.rates.at("head"), 0);
+  EXPECT_EQ(session.train_config().lr,
+            std::min(resolved.rates.at("lora"), resolved.rates.at("head")));
+  const Session again(Recipe::from_node(parse_yaml(resolved.resolved_yaml(), "recipe.yaml")));
+  EXPECT_EQ(again.recipe().resolved(), resolved.resolved()) << "running it again repeats the run";
+  const std::vector<std::string> lines = session.summary();
+  EXPECT_TRUE(std::any_of(lines.begin(), lines.end(), [](const std::string& line) {
+    return line.find("rates      head") == 0 && line.find("lora") != std::string::npos;
+  }));
+  EXPECT_TRUE(Session(recipe({"train.lr=1e-3"})).recipe().rates.empty());
+  const Session given(recipe({"train.lr={lora: 3e-3}"}));
+  EXPECT_EQ(given.recipe().rates.at("lora"), 3e-3);
+  EXPECT_EQ(given.recipe().rates.at("head"), resolved.rates.at("head")) << "auto where not named";
+  EXPECT_NE(refused(ErrorCode::BadInput, {"train.lr={lroa: 3e-3}"})
+                .find("there is no method \"lroa\"; did you mean \"lora\"?"),
+            std::string::npos);
+  EXPECT_NE(refused(ErrorCode::BadInput, {"train.lr={lora: -1}"}).find("outside (0, 1000]"),
+            std::string::npos);
+}
+
 TEST_F(Sessions, LinesThatForwardCannotReadAreNamed) {
   const std::unique_ptr<Target> target = open_target(request("model"));
   const auto bad = [&](const std::string& line, const std::string& want) {
