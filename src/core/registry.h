@@ -27,7 +27,7 @@ struct Entry {
   std::function<int64_t(const std::vector<Site>&, const Options&)>
       count;  // the paper's parameter formula
   std::vector<std::string> examples;
-  double learning_rate = 0;  // methods: the peak rate of `lr: auto`, on rows 384 wide
+  double learning_rate = 0;   // methods: the peak rate of `lr: auto`, on rows 384 wide
   bool rate_by_width = true;  // methods: wider models take a smaller one (matrices, not vectors)
 };
 

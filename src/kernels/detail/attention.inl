@@ -4,7 +4,10 @@
 // that no step needs a horizontal sum.
 namespace {
 
-constexpr int64_t kQueryBlock = 64;  // query rows whose scores are alive at once
+// Queries and keys whose scores are alive at once. Sequences of more keys take them chunk by chunk
+// and correct the running sums (Milakov and Gimelshein 2018, "Online normalizer calculation for
+// softmax", arXiv 1805.02867), so that the scores stay in the second cache whatever the length.
+constexpr int64_t kQueryBlock = 64, kKeyChunk = 512;
 
 /// Hands out aligned pieces of one buffer; without a base it only counts.
 struct Arena {
@@ -135,6 +138,16 @@ void clear_last_steps(int64_t count, int64_t width, typename P::Elem* to) {
       static_cast<size_t>((inner_steps<P>(count) - used) * width) * sizeof(typename P::Elem));
 }
 
+/// The keys of a block of queries from `begin` on, as many as are taken at once.
+template <class V, class Block>
+Block chunk_of(const Block& block, int64_t begin) {
+  Block chunk = block;
+  chunk.keys = {begin, smaller(block.keys.end, begin + kKeyChunk)};
+  chunk.key_count = chunk.keys.end - chunk.keys.begin;
+  chunk.key_padded = round_up(chunk.key_count, V::kWidth);
+  return chunk;
+}
+
 template <class T>
 int64_t bias_slot(const AttentionBias<T>& bias, int64_t distance) {
   return smaller(larger(distance, -bias.reach), bias.reach) + bias.reach;
@@ -168,24 +181,27 @@ struct AttentionForward {
     E *keys, *values, *rows, *qt, *left;
     A *st, *turned, *result, *factors, *expanded;
     uint16_t* draws;
-    A rest[kQueryBlock], sums[kQueryBlock];  // 1 / sum and log-sum-exp of the block's rows
+    // Of the block's rows: the largest score so far, the sum, what the last chunk multiplies
+    // earlier results by; in the end 1 / sum and log-sum-exp.
+    A top[kQueryBlock], sums[kQueryBlock], by[kQueryBlock], rest[kQueryBlock];
     void layout(Arena& arena, const Extent& x, bool with_bias, bool with_drop) {
       const int64_t kp = round_up(x.keys, V::kWidth), dp = round_up(x.head_size, V::kWidth);
+      const int64_t chunk = smaller(kp, kKeyChunk);
       const int64_t dk = round_up((x.head_size + P::kPack - 1) / P::kPack, V::kWidth);
       arena.take(keys, kp * dk);
       arena.take(values, inner_steps<P>(x.keys) * dp);
       arena.take(rows, kQueryBlock * dk);
       arena.take(qt, kQueryBlock * dk);
-      arena.take(left, kQueryBlock * P::left_stride(kp));
-      arena.take(st, kQueryBlock * kp);
-      arena.take(turned, kQueryBlock * kp);
+      arena.take(left, kQueryBlock * P::left_stride(chunk));
+      arena.take(st, kQueryBlock * chunk);
+      arena.take(turned, kQueryBlock * chunk);
       arena.take(result, kQueryBlock * dp);
-      arena.take(factors, with_drop ? kQueryBlock * kp : 0);
-      arena.take(draws, with_drop ? draw_area(kp) : 0);
+      arena.take(factors, with_drop ? kQueryBlock * chunk : 0);
+      arena.take(draws, with_drop ? draw_area(chunk) : 0);
       arena.take(expanded, with_bias ? x.queries + x.keys + kQueryBlock : 0);
     }
   };
-  /// One block of queries.
+  /// One block of queries, and the keys it sees or a chunk of them.
   struct Block {
     int64_t begin, rows, padded;  // padded: rows rounded up to the vector width
     Range keys;
@@ -220,13 +236,17 @@ struct AttentionForward {
     return best;
   }
 
-  /// st: scores to unnormalised probabilities, dropout applied; fills rest and sums.
-  void softmax(const Extent& x, const Block& s, Buffers& u, int64_t head) const {
+  /// A row that sees no key has no largest score: 0 makes its terms exp(-inf) = 0.
+  static V finite(V top) { return V::select(V::less(V::set(-3e38), top), top, V::zero()); }
+
+  /// st: a chunk's scores to unnormalised probabilities, dropout applied; brings top and sums up to
+  /// date, and says in `by` what earlier chunks' results are worth now.
+  void softmax(const Extent& x, const Block& s, Buffers& u, int64_t head, bool first) const {
     const bool dropped = shape.drop.on();
     for (int64_t c = 0; c < s.padded; c += V::kWidth) {
-      const V best = finish_scores(x, s, u, head, c);
-      // A row that sees no key has no largest score: 0 makes its terms exp(-inf) = 0.
-      const V top = V::select(V::less(V::set(-3e38), best), best, V::zero());
+      V best = finish_scores(x, s, u, head, c);
+      if (!first) best = V::max(best, V::load(u.top + c));
+      const V top = finite(best);
       V sum = V::zero();
       for (int64_t r = 0; r < s.key_count; ++r) {
         A* at = u.st + r * s.padded + c;
@@ -235,12 +255,36 @@ struct AttentionForward {
         if (dropped) e = e * V::load(u.factors + r * s.padded + c);
         e.store(at);
       }
-      (top + V::log(sum)).store(u.sums + c);
-      V::select(V::less(sum, V::set(1e-30)), V::zero(), V::set(1) / sum).store(u.rest + c);
+      if (!first) {
+        const V by = V::exp(V::load(u.top + c) - top);
+        sum = V::fma(V::load(u.sums + c), by, sum);
+        by.store(u.by + c);
+      }
+      best.store(u.top + c);
+      sum.store(u.sums + c);
     }
     const int64_t pad = s.key_padded - s.key_count;
     __builtin_memset(u.st + s.key_count * s.padded, 0,
                      static_cast<size_t>(pad * s.padded) * sizeof(A));
+  }
+
+  void rescale(const Block& s, int64_t width, Buffers& u) const {
+    for (int64_t i = 0; i < s.rows; ++i) {
+      const V by = V::splat(u.by[i]);
+      for (int64_t c = 0; c < width; c += V::kWidth) {
+        A* at = u.result + i * width + c;
+        (V::load(at) * by).store(at);
+      }
+    }
+  }
+
+  /// Sums to rest and log-sum-exp.
+  void finish_sums(const Block& s, Buffers& u) const {
+    for (int64_t c = 0; c < s.padded; c += V::kWidth) {
+      const V sum = V::load(u.sums + c);
+      (finite(V::load(u.top + c)) + V::log(sum)).store(u.sums + c);
+      V::select(V::less(sum, V::set(1e-30)), V::zero(), V::set(1) / sum).store(u.rest + c);
+    }
   }
 
   void store_block(int64_t row, int64_t head, const Block& s, const Buffers& u) const {
@@ -262,17 +306,25 @@ struct AttentionForward {
     __builtin_memset(u.rows + s.rows * dk, 0,
                      static_cast<size_t>((s.padded - s.rows) * dk) * sizeof(E));
     transpose_blocks<P>(u.rows, s.padded, dk, u.qt);
-    product<P>(s.key_count, s.padded, inner, u.keys + s.keys.begin * dk, dk, u.qt, s.padded, u.st,
-               s.padded, false);
-    if (shape.drop.on())
-      load_factors<V>(shape.drop, head, row, s.rows, s.padded, s.keys, s.key_padded, u.draws,
-                      u.turned, u.factors);
-    softmax(x, s, u, head);
-    transpose_blocks<FloatPack<V>>(u.st, s.key_padded, s.padded, u.turned);
-    const E* left = P::left(u.turned, s.rows, s.key_padded, u.left);
-    product<P>(s.rows, dp, (s.key_count + P::kPack - 1) / P::kPack, left,
-               P::left_stride(s.key_padded), u.values + s.keys.begin / P::kPack * dp, dp, u.result,
-               dp, false);
+    int64_t begin = s.keys.begin;
+    do {
+      const bool first = begin == s.keys.begin;
+      const Block chunk = chunk_of<V>(s, begin);
+      product<P>(chunk.key_count, s.padded, inner, u.keys + begin * dk, dk, u.qt, s.padded, u.st,
+                 s.padded, false);
+      if (shape.drop.on())
+        load_factors<V>(shape.drop, head, row, s.rows, s.padded, chunk.keys, chunk.key_padded,
+                        u.draws, u.turned, u.factors);
+      softmax(x, chunk, u, head, first);
+      if (!first) rescale(s, dp, u);
+      transpose_blocks<FloatPack<V>>(u.st, chunk.key_padded, s.padded, u.turned);
+      const E* left = P::left(u.turned, s.rows, chunk.key_padded, u.left);
+      product<P>(s.rows, dp, (chunk.key_count + P::kPack - 1) / P::kPack, left,
+                 P::left_stride(chunk.key_padded), u.values + begin / P::kPack * dp, dp, u.result,
+                 dp, !first);
+      begin += kKeyChunk;
+    } while (begin < s.keys.end);
+    finish_sums(s, u);
     store_block(row, head, s, u);
   }
 

@@ -26,6 +26,7 @@ struct AttentionBackward {
     A sums[kQueryBlock], terms[kQueryBlock];  // log-sum-exp and dO . O of the block's rows
     void layout(Arena& arena, const Extent& x, bool with_bias, bool with_drop) {
       const int64_t kp = round_up(x.keys, V::kWidth), dp = round_up(x.head_size, V::kWidth);
+      const int64_t chunk = smaller(kp, kKeyChunk);
       const int64_t dk_width = round_up((x.head_size + P::kPack - 1) / P::kPack, V::kWidth);
       arena.take(key_rows, kp * dk_width);
       arena.take(value_rows, kp * dk_width);
@@ -35,21 +36,22 @@ struct AttentionBackward {
       arena.take(dot, dk_width * kQueryBlock);
       arena.take(queries, kQueryBlock * dp);
       arena.take(gradients, kQueryBlock * dp);
-      arena.take(left, larger(kp * P::left_stride(kQueryBlock), kQueryBlock * P::left_stride(kp)));
-      arena.take(left_scores, kp * P::left_stride(kQueryBlock));
-      arena.take(st, kp * kQueryBlock);
-      arena.take(dpt, kp * kQueryBlock);
-      arena.take(turned, kp * kQueryBlock);
+      arena.take(left,
+                 larger(chunk * P::left_stride(kQueryBlock), kQueryBlock * P::left_stride(chunk)));
+      arena.take(left_scores, chunk * P::left_stride(kQueryBlock));
+      arena.take(st, chunk * kQueryBlock);
+      arena.take(dpt, chunk * kQueryBlock);
+      arena.take(turned, chunk * kQueryBlock);
       arena.take(this->dk, kp * dp);
       arena.take(dv, kp * dp);
       arena.take(result, kQueryBlock * dp);
-      arena.take(multiplier, with_drop ? kp * kQueryBlock : 0);
-      arena.take(draws, with_drop ? draw_area(kp) : 0);
+      arena.take(multiplier, with_drop ? chunk * kQueryBlock : 0);
+      arena.take(draws, with_drop ? draw_area(chunk) : 0);
       arena.take(expanded, with_bias ? x.queries + x.keys + kQueryBlock : 0);
       arena.take(bias_sums, with_bias ? x.queries + x.keys + kQueryBlock : 0);
     }
   };
-  /// One block of queries of one head.
+  /// One block of queries of one head, and the keys it sees or a chunk of them.
   struct Block {
     int64_t b, head, begin, rows, padded;  // padded: rows rounded up to the vector width
     Range keys;
@@ -143,11 +145,11 @@ struct AttentionBackward {
     if (P::kRowBlock > 1) __builtin_memset(u.st + s.key_count * s.padded, 0, rest);
   }
 
-  void run_block(const Extent& x, const Block& s, Buffers& u) const {
+  /// What one chunk of keys gives to its own gradients, and to dq in `result`.
+  void run_chunk(const Extent& x, const Block& s, bool first, Buffers& u) const {
     const int64_t d = shape.head_size, dp = round_up(d, V::kWidth),
                   inner = (d + P::kPack - 1) / P::kPack;
     const int64_t dkw = round_up(inner, V::kWidth), width = s.padded;
-    load_block(s, u);
     if (shape.drop.on())
       load_factors<V>(shape.drop, s.head, shape.q_offsets[s.b] + s.begin, s.rows, s.padded, s.keys,
                       s.key_padded, u.draws, u.turned, u.multiplier);
@@ -171,7 +173,17 @@ struct AttentionBackward {
     const E* turned = P::left(u.turned, s.rows, s.key_padded, u.left);
     product<P>(s.rows, dp, (s.key_count + P::kPack - 1) / P::kPack, turned,
                P::left_stride(s.key_padded), u.keys + s.keys.begin / P::kPack * dp, dp, u.result,
-               dp, false);
+               dp, !first);
+  }
+
+  void run_block(const Extent& x, const Block& s, Buffers& u) const {
+    const int64_t d = shape.head_size, dp = round_up(d, V::kWidth);
+    load_block(s, u);
+    int64_t begin = s.keys.begin;
+    do {
+      run_chunk(x, chunk_of<V>(s, begin), begin == s.keys.begin, u);
+      begin += kKeyChunk;
+    } while (begin < s.keys.end);
     store(u.result, dp, s.rows, shape.scale,
           dq + (shape.q_offsets[s.b] + s.begin) * shape.heads * d + s.head * d, shape.heads * d);
   }

@@ -270,6 +270,21 @@ TYPED_TEST(Attention, CrossLengthsAndEmptySidesWork) {
   }
 }
 
+TYPED_TEST(Attention, KeysTakenInChunksGiveTheSame) {
+  const std::vector<uint64_t> row = row_keys(200);
+  const std::vector<int32_t> queries{0, 70, 75, 79}, keys{0, 1300, 1305, 2329};
+  for (int bits = 0; bits < 16; ++bits) {
+    SCOPED_TRACE(bits);
+    Problem p = problem<TypeParam>(queries, keys, 2, 1, 16);
+    p.scale = 1.5;  // the largest score often stands in a later chunk
+    p.causal = (bits & 1) != 0;
+    if ((bits & 2) != 0) p.drop = {0.1f, row.data(), 4};
+    if ((bits & 4) != 0) p.window = 600;
+    if ((bits & 8) != 0) p.reach = 1500, p.table = doubles(randoms<float>(8, 2 * 3001));
+    check<TypeParam>(p);
+  }
+}
+
 TYPED_TEST(Attention, TheBiasFollowsThePositionsOfTheRows) {
   const std::vector<int32_t> queries{0, 4, 9, 9, 80}, keys{0, 20, 25, 30, 105};
   for (const bool causal : {false, true}) {
