@@ -126,6 +126,17 @@ TEST_P(UnusedSites, AMethodThatIsRemovedLeavesNoCost) {
 
 INSTANTIATE_TEST_SUITE_P(All, UnusedSites, ::testing::ValuesIn(architecture_names()));
 
+/// The checkpoint of a language model as it stands, read back in double precision.
+LoadedModel written_and_read(const Model& model) {
+  const Folder folder;
+  write_model(model, "", folder.file("model"), Json::object());
+  LoadOptions options;
+  options.numerics = {kernels::DType::F64};
+  options.own_head = true;
+  options.head = head_of(HeadKind::Lm);
+  return load_model(folder.file("model"), options);
+}
+
 /// A language model whose output matrix is its table of tokens, and the same with one of its own.
 class TiedTensors : public ::testing::Test {
  protected:
@@ -160,13 +171,7 @@ class TiedTensors : public ::testing::Test {
     edits->merge("default");
     EXPECT_NE(tied_->site(table_).storage, tied_->site(output_).storage);
     EXPECT_LE(distance(logits(*tied_, batch_), logits(*untied_, batch_)), 1e-12) << name;
-    const Folder folder;
-    write_model(*tied_, "", folder.file("model"), Json::object());
-    LoadOptions options;
-    options.numerics = {kernels::DType::F64};
-    options.own_head = true;
-    options.head = head_of(HeadKind::Lm);
-    const LoadedModel read = load_model(folder.file("model"), options);
+    const LoadedModel read = written_and_read(*tied_);
     EXPECT_TRUE(read.report.fresh.empty());
     EXPECT_LE(distance(logits(*read.model, batch_), logits(*untied_, batch_)), 1e-12) << name;
     edits->unmerge();
@@ -209,13 +214,7 @@ TEST(TiedTensorsOfTwoStacks, TheOutputPartsAndTheTablesStayTogether) {
     const Tensor expected = logits(*model, batch);
     edits->merge("default");
     EXPECT_LE(distance(logits(*model, batch), expected), 1e-12);
-    const Folder folder;
-    write_model(*model, "", folder.file("model"), Json::object());
-    LoadOptions options;
-    options.numerics = {kernels::DType::F64};
-    options.own_head = true;
-    options.head = head_of(HeadKind::Lm);
-    const LoadedModel read = load_model(folder.file("model"), options);
+    const LoadedModel read = written_and_read(*model);
     EXPECT_LE(distance(logits(*read.model, batch), expected), 1e-12)
         << "the scale is in the matrix";
     edits->unmerge();
