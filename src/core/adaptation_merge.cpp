@@ -87,6 +87,8 @@ class Folding {
     return std::move(maps_);
   }
   const std::vector<std::string>& refused() const { return refused_; }
+  /// The output was given a tensor of its own for this.
+  bool unties() const { return unties_; }
 
  private:
   void count_users() {
@@ -99,10 +101,10 @@ class Folding {
   bool alone(const Site& site) {
     const int shared = site.storage;
     if (users_[shared] == 1) return true;
-    const int output = model_.untie(shared) ? static_cast<int>(model_.slots()) - 1 : -1;
-    if (output < 0) return false;
+    if (!model_.untie(shared)) return false;
+    unties_ = true;
     const std::map<int, Affine>::const_iterator trained = maps_.find(shared);
-    if (trained != maps_.end()) maps_[output] = trained->second;
+    if (trained != maps_.end()) maps_[static_cast<int>(model_.slots()) - 1] = trained->second;
     count_users();
     return users_[site.storage] == 1;
   }
@@ -124,6 +126,7 @@ class Folding {
   std::map<int, Affine> maps_;
   std::vector<std::pair<const Site*, const Edit*>> before_, after_;
   std::vector<std::string> refused_;
+  bool unties_ = false;
 };
 
 }  // namespace
@@ -140,7 +143,7 @@ void Adaptation::merge(std::string_view name) {
     for (const std::pair<int, Edit>& entry : attached.recorder->edits())
       folding.edit(attached.spec.method, entry.first, entry.second);
   if (!folding.refused().empty()) {
-    if (state.merged_sets.empty()) state.model.retie();
+    if (folding.unties()) state.model.retie();
     fail(ErrorCode::Unsupported,
          "merging \"{}\": {} edit(s) cannot be folded into weights: {}. Keep the adapter beside "
          "the model instead",

@@ -223,7 +223,8 @@ def s07(args):
             "the standard error of a difference of two means about 1). The sheet names Nigerian Pidgin or the like: there the head alone has 94 %",
             "(full fine-tuning 95 %), which leaves nothing to show.",
             f"all-MiniLM-L6-v2, texts up to 96 tokens, {YORUBA.epochs} epochs of batches of 16, mean and standard deviation over {args.seeds} seeds on the",
-            "test part. Learning rates are those of `lr: auto` (rates.md), for every method the same as a user gets, none chosen on this test part;",
+            "test part. Learning rates are those of `lr: auto` (rates.md), for every method the same as a user gets; none was chosen on this test part",
+            "but ProPETL's, level elsewhere, for which earlier runs here spoke;",
             "the set was chosen in an earlier session after looking at others. `adapter` is Houlsby's form, two a block.",
             "The trained counts are of the bodies, the head is beside them.", "",
             *table(S07, rows), ""]
@@ -280,7 +281,7 @@ def main():
     text = s07(args) if args.name == "s07" else s26(args)
     where = machine()
     text += [f"`scripts/results {args.name}` writes this page. Machine: {where['cpu']}, {where['cores']} processors, "
-             f"{args.threads} thread{'s' if args.threads > 1 else ''} a run, {args.jobs} runs at a time; seconds are by the clock.", ""]
+             f"{args.threads} thread{'s' if args.threads > 1 else ''} a run, {args.jobs} runs at a time; seconds are by the clock, with whatever else ran.", ""]
     with open(args.output or os.path.join("docs", "results", f"{args.name}.md"), "w", encoding="utf-8") as out:
         out.write("\n".join(text))
 

@@ -80,7 +80,7 @@ def page(results, rates):
              "all-MiniLM-L6-v2 (rows 384 wide), batches of 16, one seed, accuracy on development parts in percent. *News*: headlines in five",
              "languages (MasakhaNEWS, 300 rows of each to train, 4 epochs, 702 to evaluate, standard error 1.7); *SST-2*: 2,000 rows,",
              "3 epochs, 2,000 to evaluate (standard error 0.8). The new head learns at 1e-2 beside every method. *Auto* is what the product",
-             "takes; differences under the standard errors are noise, and the smaller of rates that are level is taken.", "",
+             "takes. Differences under the standard errors are noise: where rates are level the choice is a judgement, mostly the smaller.", "",
              "| method | options | rate | news | SST-2 | auto |", "|---|---|---:|---:|---:|---:|"]
     for name, (options, tried) in METHODS.items():
         for i, rate in enumerate(tried):
@@ -88,7 +88,7 @@ def page(results, rates):
             lines.append(f"| {name if i == 0 else ''} | {f'`{options}`' if i == 0 else ''} | {rate} | "
                          f"{results[('news', name, rate)]:.2f} | {results[('sst2', name, rate)]:.2f} | {auto} |")
     where = machine()
-    return lines + ["", "Other methods' rates stand in their files; they were not part of this. `scripts/results rates` writes this page. "
+    return lines + ["", "child_tuning, layers and diff_pruning take the rate of full; other methods' rates stand in their files and were not part of this. `scripts/results rates` writes this page. "
                     f"Machine: {where['cpu']}.", ""]
 
 
