@@ -17,22 +17,11 @@ namespace attune::kernels::avx512bf16 {
 // clang-format on
 
 template <class T>
-void attention_forward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                       const T* k, const T* v, T* out, acc_t<T>* log_sum_exp) {
-  attention_forward_with(AttentionForward<T, Bf16Pack>{shape, bias, q, k, v, out, log_sum_exp});
-}
-template <class T>
-void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                        const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,
-                        const T* dout, T* dq, T* dk, T* dv) {
-  attention_backward_with(
-      AttentionBackward<T, Bf16Pack>{shape, bias, q, k, v, out, log_sum_exp, dout, dq, dk, dv});
-}
+using AttentionPack = Bf16Pack;
+#include "kernels/detail/attention_set.inl"
 
-template void attention_forward(const AttentionShape&, const AttentionBias<bf16>&, const bf16*,
-                                const bf16*, const bf16*, bf16*, acc_t<bf16>*);
-template void attention_backward(const AttentionShape&, const AttentionBias<bf16>&, const bf16*,
-                                 const bf16*, const bf16*, const bf16*, const acc_t<bf16>*,
-                                 const bf16*, bf16*, bf16*, bf16*);
+#define ATTUNE_T bf16
+#include "kernels/detail/instantiate_attention.inl"
+#undef ATTUNE_T
 
 }  // namespace attune::kernels::avx512bf16

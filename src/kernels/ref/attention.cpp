@@ -14,33 +14,17 @@ namespace attune::kernels::ref {
 // clang-format on
 
 template <class T>
-void attention_forward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                       const T* k, const T* v, T* out, acc_t<T>* log_sum_exp) {
-  attention_forward_with(
-      AttentionForward<T, FloatPack<vec_for<T>>>{shape, bias, q, k, v, out, log_sum_exp});
-}
-template <class T>
-void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                        const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,
-                        const T* dout, T* dq, T* dk, T* dv) {
-  attention_backward_with(AttentionBackward<T, FloatPack<vec_for<T>>>{
-      shape, bias, q, k, v, out, log_sum_exp, dout, dq, dk, dv});
-}
+using AttentionPack = FloatPack<vec_for<T>>;
+#include "kernels/detail/attention_set.inl"
 
-template void attention_forward(const AttentionShape&, const AttentionBias<float>&, const float*,
-                                const float*, const float*, float*, acc_t<float>*);
-template void attention_backward(const AttentionShape&, const AttentionBias<float>&, const float*,
-                                 const float*, const float*, const float*, const acc_t<float>*,
-                                 const float*, float*, float*, float*);
-template void attention_forward(const AttentionShape&, const AttentionBias<bf16>&, const bf16*,
-                                const bf16*, const bf16*, bf16*, acc_t<bf16>*);
-template void attention_backward(const AttentionShape&, const AttentionBias<bf16>&, const bf16*,
-                                 const bf16*, const bf16*, const bf16*, const acc_t<bf16>*,
-                                 const bf16*, bf16*, bf16*, bf16*);
-template void attention_forward(const AttentionShape&, const AttentionBias<double>&, const double*,
-                                const double*, const double*, double*, acc_t<double>*);
-template void attention_backward(const AttentionShape&, const AttentionBias<double>&, const double*,
-                                 const double*, const double*, const double*, const acc_t<double>*,
-                                 const double*, double*, double*, double*);
+#define ATTUNE_T float
+#include "kernels/detail/instantiate_attention.inl"
+#undef ATTUNE_T
+#define ATTUNE_T bf16
+#include "kernels/detail/instantiate_attention.inl"
+#undef ATTUNE_T
+#define ATTUNE_T double
+#include "kernels/detail/instantiate_attention.inl"
+#undef ATTUNE_T
 
 }  // namespace attune::kernels::ref
