@@ -39,6 +39,7 @@
 #include "objectives/registry.h"
 #include "recipe/yaml.h"
 #include "tensor/autograd.h"
+#include "tensor/memory.h"
 #include "tensor/process.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
@@ -225,10 +226,12 @@ class Bench {
     const Work work = work_of(*model_, lengths_, full_);
     const kernels::DType type = model_->numerics().compute;
     for (int64_t i = 0; i < setting_.warmup; ++i) step();
+    // Later steps take no more; what the products below take on their own is not the step's.
+    const int64_t peak = peak_resident_bytes();
+    const MemoryCounts memory = memory_counts();
     const double before = ceiling_of(work, rows, type);
     step();  // the products have cooled the caches
     const Measured m = measure();
-    const int64_t peak = peak_resident_bytes();
     const Cost cost = adaptation_->cost();  // weights drawn here all count as new
     const double after = ceiling_of(work, rows, type);
     const double ceiling = std::max(before, after);
@@ -258,6 +261,8 @@ class Bench {
                 {"faults_per_step", m.faults / steps},
                 {"system_ms_per_step", m.system_ms / steps},
                 {"peak_bytes", peak},
+                {"tensor_peak_bytes", memory.peak},
+                {"tensor_kept_bytes", memory.in_use + memory.kept},
                 {"trainable", cost.trainable + cost.head},
                 {"loss", m.loss},
                 {"load", load_average()}};

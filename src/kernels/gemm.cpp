@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <exception>
+#include <mutex>
 #include <vector>
 
 #include "base/error.h"
@@ -109,16 +111,49 @@ detail::GemmKey key_of(const Matrix& a, int64_t n, const MutableMatrix& c, const
        key.k, key.k, key.n, type_name(key.in), type_name(key.out), error.what());
 }
 
+/// The product of a key: in oneDNN's equal parts or, of many rows, in pieces that threads share
+/// out. Pieces are always the same, whoever runs them, so that no sum depends on the threads'
+/// speeds.
+void run_shared(detail::GemmKey key, const memory::desc* packed, const void* a, const void* b,
+                const void* bias, void* c) {
+  if (key.a_transposed || key.threads < 2 || key.m < key.threads * detail::kSharedRows)
+    return detail::run_plan(*detail::gemm_plan(key, packed), a, b, bias, c);
+  const int64_t rows = key.m, pieces = (rows + detail::kShareRows - 1) / detail::kShareRows;
+  const int64_t a_row = key.k * size_of(key.in), c_row = key.n * size_of(key.out);
+  key.threads = 1;
+  std::exception_ptr failed;
+  std::mutex failing;
+  detail::share_out_each(pieces, 1, [&](int64_t piece) {
+    try {
+      detail::GemmKey part = key;
+      const int64_t begin = piece * detail::kShareRows;
+      part.m = std::min(rows - begin, detail::kShareRows);
+      detail::run_plan(*detail::gemm_plan(part, packed),
+                       static_cast<const char*>(a) + begin * a_row, b, bias,
+                       static_cast<char*>(c) + begin * c_row);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(failing);
+      failed = std::current_exception();
+    }
+  });
+  if (failed) std::rethrow_exception(failed);
+}
+
+void run_key(const detail::GemmKey& key, const memory::desc* packed, const void* a, const void* b,
+             const void* bias, void* c) {
+  try {
+    run_shared(key, packed, a, b, bias, c);
+  } catch (const dnnl::error& error) {
+    product_failed(key, error);
+  }
+}
+
 /// One product of exactly these sizes.
 void run_product(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* bias,
                  bool accumulate) {
   detail::GemmKey key = key_of(a, c.cols, c, bias, accumulate);
   key.b_transposed = b.transposed;
-  try {
-    detail::run_plan(*detail::gemm_plan(key, nullptr), a.data, b.data, bias, c.data);
-  } catch (const dnnl::error& error) {
-    product_failed(key, error);
-  }
+  run_key(key, nullptr, a.data, b.data, bias, c.data);
 }
 
 }  // namespace
@@ -325,12 +360,7 @@ void gemm(const Matrix& a, const PackedMatrix& b, const MutableMatrix& c, const 
   const detail::RowProduct run = [&](const Matrix& a_part, const MutableMatrix& c_part) {
     detail::GemmKey key = key_of(a_part, s.n, c_part, bias, accumulate);
     key.packed = s.layout_key;
-    try {
-      detail::run_plan(*detail::gemm_plan(key, &s.layout), a_part.data, s.packed.get_data_handle(),
-                       bias, c_part.data);
-    } catch (const dnnl::error& error) {
-      product_failed(key, error);
-    }
+    run_key(key, &s.layout, a_part.data, s.packed.get_data_handle(), bias, c_part.data);
   };
   if (a.transposed) return run(a, c);
   detail::product_by_rows(a, c, accumulate, run);

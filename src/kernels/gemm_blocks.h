@@ -16,6 +16,10 @@ using RowProduct = std::function<void(const Matrix& a, const MutableMatrix& c)>;
 void product_by_rows(const Matrix& a, const MutableMatrix& c, bool accumulate,
                      const RowProduct& run);
 
+/// Products of so many rows for each thread run in pieces of kShareRows by detail::share_out rather
+/// than in oneDNN's equal parts.
+constexpr int64_t kSharedRows = 512, kShareRows = 256;
+
 /// c = a^T b (+ c) over shared stored rows (weight gradients): `run` multiplies one part of them.
 using InnerProduct = std::function<void(const Matrix& a, const Matrix& b, bool accumulate)>;
 void product_by_inner(const Matrix& a, const Matrix& b, bool accumulate, const InnerProduct& run);

@@ -91,6 +91,18 @@ dnnl::matmul::primitive_desc describe(const GemmKey& key, const memory::desc& b)
   return {dnnl::matmul::desc(a, b, bias, c), attr, engine()};
 }
 
+/// oneDNN asks for the number of threads while it makes a primitive, and keeps it.
+class ThreadsMeanwhile {
+ public:
+  explicit ThreadsMeanwhile(int count) : before_(threads()) { set_threads(count); }
+  ~ThreadsMeanwhile() { set_threads(before_); }
+  ThreadsMeanwhile(const ThreadsMeanwhile&) = delete;
+  ThreadsMeanwhile& operator=(const ThreadsMeanwhile&) = delete;
+
+ private:
+  int before_;
+};
+
 }  // namespace
 
 dnnl::engine& engine() {
@@ -104,6 +116,7 @@ memory::data_type onednn_type(DType type) {
 
 std::shared_ptr<const GemmPlan> gemm_plan(const GemmKey& key, const memory::desc* packed) {
   if (std::shared_ptr<const GemmPlan> found = cache().find(key)) return found;
+  const ThreadsMeanwhile of_the_plan(key.threads);
   const memory::desc b =
       packed != nullptr ? *packed : plain(key.k, key.n, key.in, key.b_transposed);
   const dnnl::matmul::primitive_desc made = describe(key, b);

@@ -69,7 +69,50 @@ struct Buffer {
   ~Buffer() { std::free(data); }
 };
 
+/// What is left of a thread's part: the first piece in the upper half, the end in the lower.
+struct alignas(64) Part {
+  std::atomic<uint64_t> left{0};
+
+  static uint64_t packed(uint64_t begin, uint64_t end) { return begin << 32 | end; }
+  /// From the front, or from the end; false when nothing is left.
+  bool take(bool front, int64_t grain, int64_t* from, int64_t* to) {
+    uint64_t seen = left.load(std::memory_order_relaxed);
+    for (;;) {
+      const int64_t begin = static_cast<int64_t>(seen >> 32),
+                    end = static_cast<int64_t>(seen & 0xffffffffu), rest = end - begin;
+      if (rest <= 0) return false;
+      const int64_t count = std::min(rest, front ? std::max(grain, rest / 2) : grain);
+      *from = front ? begin : end - count;
+      *to = *from + count;
+      const uint64_t next =
+          front ? packed(static_cast<uint64_t>(*to), static_cast<uint64_t>(end))
+                : packed(static_cast<uint64_t>(begin), static_cast<uint64_t>(*from));
+      if (left.compare_exchange_weak(seen, next, std::memory_order_relaxed)) return true;
+    }
+  }
+};
+constexpr int kMostParts = 64;
+
 }  // namespace
+
+void detail::share_out(int64_t count, int64_t grain, Piece piece, const void* body) {
+  const int parts = std::min(threads(), kMostParts);
+  if (count <= 0) return;
+  if (parts < 2 || count <= grain || count > INT32_MAX || omp_in_parallel() != 0)
+    return piece(body, 0, count);
+  Part all[kMostParts];
+  for (int i = 0; i < parts; ++i)
+    all[i].left.store(Part::packed(static_cast<uint64_t>(count * i / parts),
+                                   static_cast<uint64_t>(count * (i + 1) / parts)),
+                      std::memory_order_relaxed);
+#pragma omp parallel
+  {
+    const int own = omp_get_thread_num() % parts;
+    int64_t from = 0, to = 0;
+    for (int i = 0; i < parts; ++i)
+      while (all[(own + i) % parts].take(i == 0, grain, &from, &to)) piece(body, from, to);
+  }
+}
 
 Isa isa() {
   return std::min(best(), limit().load(std::memory_order_relaxed));

@@ -371,11 +371,12 @@ struct AttentionForward {
 template <class T, class P>
 void attention_forward_with(const AttentionForward<T, P>& task) {
   const int64_t tasks = task.shape.sequences * task.shape.heads;
-#pragma omp parallel for schedule(dynamic, 4) if (tasks > 1)
-  for (int64_t t = 0; t < tasks; ++t) {
-    if (t + 1 < tasks) task.fetch((t + 1) / task.shape.heads, (t + 1) % task.shape.heads);
-    task.run(t / task.shape.heads, t % task.shape.heads);
-  }
+  detail::share_out(tasks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      if (t + 1 < last) task.fetch((t + 1) / task.shape.heads, (t + 1) % task.shape.heads);
+      task.run(t / task.shape.heads, t % task.shape.heads);
+    }
+  });
 }
 
 }  // namespace

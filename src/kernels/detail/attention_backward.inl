@@ -273,16 +273,18 @@ void attention_backward_with(const AttentionBackward<T, P>& task) {
   const int64_t heads = task.shape.kv_heads, sequences = task.shape.sequences;
   if (task.bias.gradient != nullptr) {
     // Sequences share the table's gradient: one thread a head adds them in order.
-#pragma omp parallel for schedule(static)
-    for (int64_t head = 0; head < heads; ++head)
-      for (int64_t b = 0; b < sequences; ++b) task.run(b, head);
+    detail::share_out(heads, 1, [&](int64_t first, int64_t last) {
+      for (int64_t head = first; head < last; ++head)
+        for (int64_t b = 0; b < sequences; ++b) task.run(b, head);
+    });
     return;
   }
-#pragma omp parallel for schedule(dynamic, 4) if (sequences * heads > 1)
-  for (int64_t t = 0; t < sequences * heads; ++t) {
-    if (t + 1 < sequences * heads) task.fetch((t + 1) / heads, (t + 1) % heads);
-    task.run(t / heads, t % heads);
-  }
+  detail::share_out(sequences * heads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; ++t) {
+      if (t + 1 < last) task.fetch((t + 1) / heads, (t + 1) % heads);
+      task.run(t / heads, t % heads);
+    }
+  });
 }
 
 }  // namespace

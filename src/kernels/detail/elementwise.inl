@@ -8,13 +8,12 @@ constexpr int64_t kElementChunk = 8192;  // elements a task: well above the cost
 template <class V, class Body>
 void for_vectors(int64_t count, const Body& body) {
   const int64_t chunks = (count + kElementChunk - 1) / kElementChunk;
-#pragma omp parallel for schedule(static) if (chunks > 1)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const int64_t end = count < (chunk + 1) * kElementChunk ? count : (chunk + 1) * kElementChunk;
-    int64_t i = chunk * kElementChunk;
+  detail::share_out(chunks, 1, [&](int64_t first, int64_t last) {
+    const int64_t end = count < last * kElementChunk ? count : last * kElementChunk;
+    int64_t i = first * kElementChunk;
     for (; i + V::kWidth <= end; i += V::kWidth) body.full(i);
     if (i < end) body.part(i, static_cast<int>(end - i));
-  }
+  });
 }
 
 template <class V>
@@ -206,8 +205,7 @@ void dropout(const T* x, T* y, int64_t rows, int64_t cols, const Dropout& drop) 
   using V = vec_for<T>;
   const uint32_t threshold = drop_threshold(drop);
   const V scale = V::set(drop_scale(drop));
-#pragma omp parallel for schedule(static) if (rows * cols > kElementChunk)
-  for (int64_t r = 0; r < rows; ++r) {
+  detail::share_out_each(rows, detail::rows_a_piece(cols), [&](int64_t r) {
     uint16_t* draws = detail::scratch<uint16_t>(1, draw_room(cols));
     draw_row(drop, r, 0, cols, draws);
     const T* from = x + r * cols;
@@ -217,7 +215,7 @@ void dropout(const T* x, T* y, int64_t rows, int64_t cols, const Dropout& drop) 
       V::keep(draws + c, threshold, V::load(from + c) * scale).store(to + c);
     const int n = static_cast<int>(cols - c);
     if (n > 0) V::keep(draws + c, threshold, V::load(from + c, n) * scale).store(to + c, n);
-  }
+  });
 }
 
 namespace {
@@ -258,8 +256,8 @@ void column_sum(const T* x, int64_t rows, int64_t cols, acc_t<T>* out, bool accu
   // strip.
   constexpr int64_t kStrip = 4 * V::kWidth;
   const int64_t strips = (cols + kStrip - 1) / kStrip;
-#pragma omp parallel for schedule(static) if (rows * cols > kElementChunk)
-  for (int64_t s = 0; s < strips; ++s) {
+  const int64_t grain = rows * cols > kElementChunk ? 1 : strips;
+  detail::share_out_each(strips, grain, [&](int64_t s) {
     int64_t c = s * kStrip;
     const int64_t end = cols < c + kStrip ? cols : c + kStrip;
     if (end - c == kStrip) {
@@ -274,7 +272,7 @@ void column_sum(const T* x, int64_t rows, int64_t cols, acc_t<T>* out, bool accu
       if (accumulate) sum = sum + V::load(out + c, n);
       sum.store(out + c, n);
     }
-  }
+  });
 }
 
 namespace {
@@ -296,8 +294,7 @@ template <class T>
 double sum_of_squares(const T* x, int64_t count) {
   const int64_t chunks = (count + kElementChunk - 1) / kElementChunk;
   double* parts = detail::scratch<double>(0, chunks + 1);
-#pragma omp parallel for schedule(static) if (chunks > 1)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  detail::share_out_each(chunks, 1, [&](int64_t chunk) {
     const int64_t end = count < (chunk + 1) * kElementChunk ? count : (chunk + 1) * kElementChunk;
     double lanes[16] = {};
     int64_t i = chunk * kElementChunk;
@@ -308,7 +305,7 @@ double sum_of_squares(const T* x, int64_t count) {
     double sum = 0;
     for (const double lane : lanes) sum += lane;
     parts[chunk] = sum;
-  }
+  });
   double sum = 0;
   for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += parts[chunk];
   return sum;

@@ -85,8 +85,7 @@ void add_rows(const typename P::Elem* a, int64_t lda, const typename P::Elem* b,
     for (int64_t p = 0; p < inner; ++p) {
       const typename P::Operand right = P::operand(b + p * ldb + c);
 #pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r)
-        sum[r] = P::step(P::broadcast(a + r * lda + p), right, sum[r]);
+      for (int r = 0; r < Rows; ++r) sum[r] = P::step(P::broadcast(a + r * lda + p), right, sum[r]);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) store_lanes(sum[r], y + r * ldy + c, n);
@@ -152,12 +151,13 @@ void low_rank_pass(const T* x, const T* in, const T* out, int64_t rows, int64_t 
   P::rows(in, k, rank, k, first, depth);
   for (int64_t i = rank * depth; i < ranks * depth; ++i) first[i] = 0;
   if (y != nullptr) P::inner_rows(out, n, rank, n, second, wide);
-  const LowRankPass<T, P> pass{rows,  k,     n,    rank,  x,     inner,
-                               y,     depth, pairs, wide, first, second};
+  const LowRankPass<T, P> pass{rows, k, n, rank, x, inner, y, depth, pairs, wide, first, second};
   const int64_t blocks = (rows + kSideRows - 1) / kSideRows;
-#pragma omp parallel for schedule(static) if (rows * k > 16384)
-  for (int64_t b = 0; b < blocks; ++b)
-    pass.block(b * kSideRows, rows - b * kSideRows < kSideRows ? rows - b * kSideRows : kSideRows);
+  detail::share_out(blocks, detail::rows_a_piece(k * kSideRows), [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b)
+      pass.block(b * kSideRows,
+                 rows - b * kSideRows < kSideRows ? rows - b * kSideRows : kSideRows);
+  });
 }
 
 namespace {
@@ -201,8 +201,7 @@ void low_rank_gradient(const T* inner, const T* x, int64_t rows, int64_t cols, i
   for (int64_t i = pairs * lanes; i < depth * lanes; ++i) by_row[i] = 0;
   transpose_blocks<P>(by_row, depth, lanes, left);
   const int64_t strips = (cols + kStrip - 1) / kStrip;
-#pragma omp parallel for schedule(static) if (rows * cols > 16384)
-  for (int64_t s = 0; s < strips; ++s) {
+  detail::share_out_each(strips, rows * cols > 16384 ? 1 : strips, [&](int64_t s) {
     const int64_t c0 = s * kStrip, count = cols - c0 < kStrip ? cols - c0 : kStrip;
     E* right = detail::scratch<E>(1, kSideDepth * kStrip + 2 * lanes * kStrip);
     acc_t<T>* sums = reinterpret_cast<acc_t<T>*>(right + kSideDepth * kStrip);
@@ -215,7 +214,7 @@ void low_rank_gradient(const T* inner, const T* x, int64_t rows, int64_t cols, i
     }
     store_gradient<T, P>(sums, sums + lanes * kStrip, kStrip, c0, count, cols, rank, scale,
                          transposed, g);
-  }
+  });
 }
 
 template <class T>

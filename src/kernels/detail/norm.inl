@@ -124,8 +124,7 @@ void norm_forward(NormKind kind, const T* x, const T* residual, const Dropout& d
   const bool on = drop.on();
   const uint32_t threshold = drop_threshold(drop);
   const V scale = V::set(drop_scale(drop));
-#pragma omp parallel for schedule(static) if (rows * cols > 8192)
-  for (int64_t r = 0; r < rows; ++r) {
+  detail::share_out_each(rows, detail::rows_a_piece(cols), [&](int64_t r) {
     A* wide = detail::scratch<A>(1, draw_room(cols) * 2);
     uint16_t* draws = on ? reinterpret_cast<uint16_t*>(wide + draw_room(cols)) : nullptr;
     if (on) draw_row(drop, r, 0, cols, draws);
@@ -142,7 +141,7 @@ void norm_forward(NormKind kind, const T* x, const T* residual, const Dropout& d
       if (beta != nullptr) value = value + load_lanes<V>(beta + c, n);
       store_lanes(value, y + r * cols + c, n);
     }
-  }
+  });
 }
 
 template <class T>
@@ -157,8 +156,8 @@ void norm_backward(NormKind kind, const T* dy, const T* dh_extra, const T* h, co
   const int64_t chunk_rows = norm_chunk_rows(rows), chunks = (rows + chunk_rows - 1) / chunk_rows;
   A* parts = dgamma != nullptr || dbeta != nullptr ? detail::scratch<A>(0, chunks * cols * 2 + 1)
                                                    : nullptr;
-#pragma omp parallel for schedule(static) if (rows * cols > 8192)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  const int64_t grain = detail::rows_a_piece(cols * chunk_rows);
+  detail::share_out_each(chunks, grain, [&](int64_t chunk) {
     uint16_t* draws = on ? detail::scratch<uint16_t>(1, draw_room(cols)) : nullptr;
     A* part = parts == nullptr ? nullptr : parts + chunk * cols * 2;
     if (part != nullptr) __builtin_memset(part, 0, static_cast<size_t>(cols) * 2 * sizeof(A));
@@ -171,7 +170,7 @@ void norm_backward(NormKind kind, const T* dy, const T* dh_extra, const T* h, co
                dx == nullptr ? nullptr : dx + at, dgamma == nullptr ? nullptr : part,
                dbeta == nullptr ? nullptr : part + cols);
     }
-  }
+  });
   if (dgamma != nullptr) add_parts<V>(parts, cols * 2, chunks, cols, dgamma);
   if (dbeta != nullptr) add_parts<V>(parts + cols, cols * 2, chunks, cols, dbeta);
 }

@@ -2,11 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
 #include "kernel_test_util.h"
+#include "kernels/detail/runtime.h"
+#include "kernels/gemm_blocks.h"
 
 namespace attune::kernels {
 namespace gemm_test {
@@ -92,6 +97,53 @@ TEST(Gemm, MatchesPlainSumsForEveryTypeTransposeAndEpilogue) {
       for (int bits = 0; bits < 32; ++bits)
         check({size[0], size[1], size[2], in, out, (bits & 1) != 0, (bits & 2) != 0,
                (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0});
+}
+
+TEST(Gemm, ThreadsShareTheRowsOfLargeProducts) {
+  const int before = threads();
+  set_threads(2);
+  const int64_t rows = 2 * detail::kSharedRows + detail::kShareRows + 70;  // a rest, and a tail
+  for (const DType type : {DType::F32, DType::BF16})
+    for (int bits = 0; bits < 8; ++bits)
+      check({rows, 24, 10, type, type, false, (bits & 4) != 0, (bits & 1) != 0, (bits & 2) != 0,
+             (bits & 4) == 0});
+  set_threads(before);
+}
+
+TEST(ShareOut, RunsEveryPieceOnce) {
+  const int before = threads();
+  for (const int count : {1, 2, 3, 70}) {
+    set_threads(count);
+    for (const int64_t pieces : {0, 1, 2, 7, 64, 1000})
+      for (const int64_t grain : {1, 3, 64}) {
+        std::vector<std::atomic<int>> runs(static_cast<size_t>(pieces));
+        detail::share_out(pieces, grain, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) ++runs[static_cast<size_t>(i)];
+        });
+        for (const std::atomic<int>& n : runs) ASSERT_EQ(n, 1) << count << " " << pieces;
+      }
+  }
+  set_threads(before);
+}
+
+TEST(ShareOut, OthersTakeWhatASlowThreadLeaves) {
+  const int before = threads();
+  set_threads(2);
+  std::atomic<std::thread::id> slow;
+  std::atomic<int64_t> its_pieces{0}, all{0};
+  detail::share_out(64, 1, [&](int64_t begin, int64_t end) {
+    all += end - begin;
+    if (begin == 0) {
+      slow = std::this_thread::get_id();
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));  // the other finishes meanwhile
+      its_pieces = end - begin;
+    } else if (slow.load() == std::this_thread::get_id()) {
+      its_pieces += end - begin;
+    }
+  });
+  EXPECT_EQ(all, 64);
+  EXPECT_LE(its_pieces, 16);  // half of its own part at most
+  set_threads(before);
 }
 
 TEST(Gemm, EmptyInnerDimensionGivesBiasOrOldValues) {
