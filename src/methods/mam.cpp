@@ -19,10 +19,19 @@ Options options_of(const Entry<Tuner>& entry, const Json& given) {
   return Options(entry.options, Node::from_json(given, {"mam", 0, 0}), "mam");
 }
 
+/// Keys and values trained themselves need far larger steps than an adapter's matrices, those a
+/// network makes do not (docs/results/rates.md).
+double prefix_lr_scale(const Options& options) {
+  if (options.node("prefix_lr_scale").text() != "auto")
+    return options.get<double>("prefix_lr_scale");
+  return options.get<bool>("projection") ? 1 : 30;
+}
+
 Options prefix_options(const Registry<Tuner>& registry, const Options& options) {
   return options_of(registry.at("prefix"), Json{{"length", options.get<int64_t>("prefix_length")},
                                                 {"projection", options.get<bool>("projection")},
-                                                {"hidden", options.get<int64_t>("hidden")}});
+                                                {"hidden", options.get<int64_t>("hidden")},
+                                                {"lr_scale", prefix_lr_scale(options)}});
 }
 
 Options mam_adapter_options(const Registry<Tuner>& registry, const Options& options) {
@@ -68,6 +77,9 @@ void register_mam(Registry<Tuner>& registry) {
       {"prefix_length", "int", "30", "[0, inf)", "keys and values a site (classification: 16)"},
       {"projection", "bool", "true", "", "make the prefix by a network from embeddings"},
       {"hidden", "int", "800", "[1, inf)", "inner width of that network"},
+      {"prefix_lr_scale", "number", "auto", "(0, inf)",
+       "learning rate of the prefix over that of the adapter; auto: 30 for keys and values trained "
+       "themselves, 1 for a network"},
       {"size", "int", "512", "[1, inf)", "inner width of the adapter (classification: 16)"},
       {"scaling", "any", "4", "", "what multiplies the adapter: a number, or learnable"},
       {"dropout", "number", "0", "[0, 1)", "dropout inside the adapter while training"},

@@ -26,6 +26,7 @@ class Prefix final : public Tuner {
         hidden_(options.get<int64_t>("hidden")),
         projection_(options.get<bool>("projection")),
         gated_(options.get<bool>("gated")),
+        learn_{options.get<double>("lr_scale"), -1, {}},
         shift_(options.get<bool>("shift_positions")) {}
 
   void attach(Attachment& attachment) override {
@@ -68,8 +69,8 @@ class Prefix final : public Tuner {
   };
 
   Tensor direct(Attachment& attachment, const Site& site, const char* name) const {
-    return attachment.parameter(site, name,
-                                attachment.normal(site, name, {length_, site.in}, 0.02));
+    return attachment.parameter(site, name, attachment.normal(site, name, {length_, site.in}, 0.02),
+                                learn_);
   }
 
   void attach_network(Attachment& attachment, const std::string& kind, Network& network) const {
@@ -79,11 +80,12 @@ class Prefix final : public Tuner {
     const Site shared = Site::shared();
     const auto made = [&](const char* part, const std::vector<int64_t>& shape, double bound) {
       const std::string name = kind + "." + part;
-      return attachment.parameter(shared, name, attachment.uniform(shared, name, shape, bound));
+      return attachment.parameter(shared, name, attachment.uniform(shared, name, shape, bound),
+                                  learn_);
     };
     const std::string name = kind + ".embedding";
-    network.embedding =
-        attachment.parameter(shared, name, attachment.normal(shared, name, {length_, d}, 1));
+    network.embedding = attachment.parameter(
+        shared, name, attachment.normal(shared, name, {length_, d}, 1), learn_);
     network.in = made("in_weight", {hidden_, d}, kaiming_bound(d));
     network.in_bias = made("in_bias", {hidden_}, kaiming_bound(d));
     network.out = made("out_weight", {out, hidden_}, kaiming_bound(hidden_));
@@ -110,7 +112,9 @@ class Prefix final : public Tuner {
 
   std::vector<std::string> sites_;
   int64_t length_, hidden_;
-  bool projection_, gated_, shift_;
+  bool projection_, gated_;
+  Learn learn_;  // of what makes the keys and values
+  bool shift_;
   std::map<std::string, Network> networks_;
 };
 
@@ -152,6 +156,8 @@ void register_prefix(Registry<Tuner>& registry) {
       {"hidden", "int", "800", "[1, inf)", "inner width of that network"},
       {"gated", "bool", "false", "",
        "multiply a site's prefix by a gate: mean over the text of sigmoid(w x + b)"},
+      {"lr_scale", "number", "1", "(0, inf)",
+       "learning rate of what makes the keys and values over that of the method"},
       {"shift_positions", "bool", "false", "",
        "positions of the text count on from the prefix, as PEFT's past keys make them"},
   };

@@ -53,6 +53,22 @@ TEST(Prefix, TheNetworkMakesKeysThenValuesOfEachSiteInTurn) {
   EXPECT_EQ(bench->formula("prefix", {"enc.0.self.kv", "enc.1.self.kv"}), bench->trained());
 }
 
+TEST(Mam, KeysAndValuesTrainedThemselvesTakeLargerStepsThanTheAdapter) {
+  const auto scale_of = [](Json options, const std::string& name) {
+    options.update(Json{{"prefix_length", 2}, {"hidden", 4}, {"size", 3}});
+    const std::unique_ptr<MethodBench> bench = bench_with_attention();
+    bench->attach("mam", options);
+    return bench->learns.at(name).lr_scale;
+  };
+  const std::string keys = "enc.0.self.kv/keys";
+  EXPECT_EQ(scale_of({{"projection", false}}, keys), 30);
+  EXPECT_EQ(scale_of({{"projection", false}, {"prefix_lr_scale", 7}}, keys), 7);
+  EXPECT_EQ(scale_of({{"projection", false}}, "enc.0.ffn.out/down"), 1);
+  for (const char* part : {"embedding", "in_weight", "out_bias"})
+    EXPECT_EQ(scale_of({{"prefix_lr_scale", 5}}, std::string("shared/enc.self.") + part), 5);
+  EXPECT_EQ(scale_of(Json::object(), "shared/enc.self.embedding"), 1);
+}
+
 TEST(SequenceGate, IsTheMeanOfTheSigmoidsOfASequence) {
   const Tensor x = at::randn({7, 6}, at::kDouble), w = at::randn({1, 6}, at::kDouble),
                b = at::randn({1}, at::kDouble);
