@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -121,6 +122,8 @@ void run_shared(detail::GemmKey key, const memory::desc* packed, const void* a, 
   const int64_t rows = key.m, pieces = (rows + detail::kShareRows - 1) / detail::kShareRows;
   const int64_t a_row = key.k * size_of(key.in), c_row = key.n * size_of(key.out);
   key.threads = 1;
+  key.m = detail::kShareRows;
+  const std::shared_ptr<const detail::GemmPlan> whole = detail::gemm_plan(key, packed);
   std::exception_ptr failed;
   std::mutex failing;
   detail::share_out_each(pieces, 1, [&](int64_t piece) {
@@ -128,7 +131,7 @@ void run_shared(detail::GemmKey key, const memory::desc* packed, const void* a, 
       detail::GemmKey part = key;
       const int64_t begin = piece * detail::kShareRows;
       part.m = std::min(rows - begin, detail::kShareRows);
-      detail::run_plan(*detail::gemm_plan(part, packed),
+      detail::run_plan(part.m == key.m ? *whole : *detail::gemm_plan(part, packed),
                        static_cast<const char*>(a) + begin * a_row, b, bias,
                        static_cast<char*>(c) + begin * c_row);
     } catch (...) {
@@ -137,6 +140,7 @@ void run_shared(detail::GemmKey key, const memory::desc* packed, const void* a, 
     }
   });
   if (failed) std::rethrow_exception(failed);
+  detail::set_last_implementation(whole->implementation.c_str());
 }
 
 void run_key(const detail::GemmKey& key, const memory::desc* packed, const void* a, const void* b,
