@@ -88,8 +88,9 @@ def page(results, rates):
             lines.append(f"| {name if i == 0 else ''} | {f'`{options}`' if i == 0 else ''} | {rate} | "
                          f"{results[('news', name, rate)]:.2f} | {results[('sst2', name, rate)]:.2f} | {auto} |")
     where = machine()
-    return lines + ["", "child_tuning, layers and diff_pruning take the rate of full; other methods' rates stand in their files and were not part of this. `scripts/results rates` writes this page. "
-                    f"Machine: {where['cpu']}.", ""]
+    return lines + ["", "mam's own keys and values (without the network) learn at 30 times its rate: `prefix_lr_scale`. child_tuning, layers and",
+                    "diff_pruning take the rate of full; other methods' rates stand in their files and were not part of this.",
+                    f"`scripts/results rates` writes this page. Machine: {where['cpu']}.", ""]
 
 
 def main():
