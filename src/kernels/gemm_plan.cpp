@@ -1,5 +1,6 @@
 #include "kernels/gemm_plan.h"
 
+#include <atomic>
 #include <list>
 #include <mutex>
 #include <unordered_map>
@@ -120,7 +121,9 @@ std::shared_ptr<const GemmPlan> gemm_plan(const GemmKey& key, const memory::desc
   const memory::desc b =
       packed != nullptr ? *packed : plain(key.k, key.n, key.in, key.b_transposed);
   const dnnl::matmul::primitive_desc made = describe(key, b);
+  static std::atomic<uint64_t> made_so_far{0};
   const std::shared_ptr<GemmPlan> plan = std::make_shared<GemmPlan>();
+  plan->id = ++made_so_far;
   plan->primitive = dnnl::matmul(made);
   plan->a = made.src_desc();
   plan->b = made.weights_desc();
@@ -139,21 +142,44 @@ memory::desc preferred_layout(int64_t m, int64_t k, int64_t n, DType type) {
       .weights_desc();
 }
 
+namespace {
+
+using Arguments = std::unordered_map<int, memory>;
+
+Arguments arguments_of(const GemmPlan& plan) {
+  const auto empty = [](const memory::desc& desc) { return memory(desc, engine(), nullptr); };
+  Arguments arguments{{DNNL_ARG_SRC, empty(plan.a)},
+                      {DNNL_ARG_WEIGHTS, empty(plan.b)},
+                      {DNNL_ARG_DST, empty(plan.c)}};
+  if (!plan.bias.is_zero()) arguments.emplace(DNNL_ARG_BIAS, empty(plan.bias));
+  if (plan.scratchpad_bytes > 0)
+    arguments.emplace(DNNL_ARG_SCRATCHPAD,
+                      empty(memory::desc({static_cast<int64_t>(plan.scratchpad_bytes)},
+                                         memory::data_type::u8, memory::format_tag::a)));
+  return arguments;
+}
+
+}  // namespace
+
 void run_plan(const GemmPlan& plan, const void* a, const void* b, const void* bias, void* c) {
   thread_local dnnl::stream stream(engine());  // a stream must not be shared between threads
-  const dnnl::engine& cpu = engine();
-  const auto wrap = [&](const memory::desc& desc, const void* data) {
-    return memory(desc, cpu, const_cast<void*>(data));
-  };
-  std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, wrap(plan.a, a)},
-                                            {DNNL_ARG_WEIGHTS, wrap(plan.b, b)},
-                                            {DNNL_ARG_DST, wrap(plan.c, c)}};
-  if (bias != nullptr) arguments.emplace(DNNL_ARG_BIAS, wrap(plan.bias, bias));
-  if (plan.scratchpad_bytes > 0) {
-    const memory::desc desc({static_cast<int64_t>(plan.scratchpad_bytes)}, memory::data_type::u8,
-                            memory::format_tag::a);
-    arguments.emplace(DNNL_ARG_SCRATCHPAD, wrap(desc, thread_scratch(2, plan.scratchpad_bytes)));
+  // Made once a thread: oneDNN aligns every such object, which leaves holes in a thread's heap.
+  thread_local std::unordered_map<uint64_t, Arguments> known;
+  std::unordered_map<uint64_t, Arguments>::iterator found = known.find(plan.id);
+  if (found == known.end()) {
+    if (known.size() >= kMostPlans) known.clear();
+    found = known.emplace(plan.id, arguments_of(plan)).first;
   }
+  Arguments& arguments = found->second;
+  const auto place = [&](int which, const void* data) {
+    arguments.at(which).set_data_handle(const_cast<void*>(data));
+  };
+  place(DNNL_ARG_SRC, a);
+  place(DNNL_ARG_WEIGHTS, b);
+  place(DNNL_ARG_DST, c);
+  if (bias != nullptr) place(DNNL_ARG_BIAS, bias);
+  if (plan.scratchpad_bytes > 0)
+    place(DNNL_ARG_SCRATCHPAD, thread_scratch(2, plan.scratchpad_bytes));
   plan.primitive.execute(stream, arguments);
   stream.wait();
   set_last_implementation(plan.implementation.c_str());

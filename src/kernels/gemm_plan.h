@@ -20,6 +20,7 @@ struct GemmKey {
 };
 
 struct GemmPlan {
+  uint64_t id = 0;  // of all plans ever made
   dnnl::matmul primitive;
   dnnl::memory::desc a, b, c, bias;
   size_t scratchpad_bytes = 0;
