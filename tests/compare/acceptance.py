@@ -95,6 +95,8 @@ YORUBA = Data("yoruba", HEADLINE, ["masakhanews/yor/train.tsv"], ["masakhanews/y
 FIVE = Data("five-languages", HEADLINE, [f"masakhanews/{name}/train.tsv" for name in LANGUAGES],
             [f"masakhanews/{name}/test.tsv" for name in LANGUAGES], 500, 3)
 def abstracts_of(args):
+    if not os.path.isdir(os.path.join(args.data, "csfcube")):
+        sys.exit(f"acceptance: {args.data} has no csfcube, the second set of s26; give the datasets' folder with --data DIR")
     folder = os.path.abspath(os.path.join(args.runs, "abstracts"))
     abstracts.prepare(os.path.join(args.data, "csfcube"), folder)
     return Data("abstracts", {"text": "text", "label": "label"}, [f"{folder}/train.jsonl"], [f"{folder}/test.jsonl"], 4000, 3)
@@ -282,7 +284,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=["s07", "s26"])
     parser.add_argument("--attune", default="build/release/bin/attune")
-    parser.add_argument("--data", required=True, help="the folder that holds masakhanews and sst2")
+    parser.add_argument("--data", required=True, help="the folder that holds masakhanews, sst2 and (s26) csfcube")
     parser.add_argument("--model", default="cache/models/all-MiniLM-L6-v2")
     parser.add_argument("--runs", help="where the runs go; default runs/NAME")
     parser.add_argument("--output", help="default docs/results/NAME.md")
