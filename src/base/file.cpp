@@ -10,6 +10,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -34,6 +37,7 @@ class Descriptor {
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
@@ -57,18 +61,66 @@ size_t size_of(int fd, const std::string& path) {
 
 }  // namespace
 
+namespace {
+
+/// All mappings by where they begin, so that they can be read from their files. Never destroyed.
+struct Mappings {
+  std::mutex mutex;
+  std::map<const char*, std::pair<size_t, int>> all;  // bytes and descriptor
+};
+Mappings& mappings() {
+  static Mappings* const only = new Mappings;
+  return *only;
+}
+
+}  // namespace
+
 MappedFile::MappedFile(const std::string& path, bool private_writable) : path_(path) {
-  const Descriptor file(open_for_reading(path));
+  Descriptor file(open_for_reading(path));
   size_ = size_of(file.get(), path);
   if (size_ == 0) return;
   const int protection = private_writable ? PROT_READ | PROT_WRITE : PROT_READ;
   void* mapped = ::mmap(nullptr, size_, protection, MAP_PRIVATE, file.get(), 0);
   if (mapped == MAP_FAILED) fail(ErrorCode::Io, "mapping {}: {}", path, std::strerror(errno));
   data_ = static_cast<char*>(mapped);
+  fd_ = file.release();
+  const std::lock_guard<std::mutex> lock(mappings().mutex);
+  mappings().all[data_] = {size_, fd_};
 }
 
 MappedFile::~MappedFile() {
+  if (fd_ >= 0) {
+    const std::lock_guard<std::mutex> lock(mappings().mutex);
+    mappings().all.erase(data_);
+    ::close(fd_);
+  }
   if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+std::optional<FilePlace> place_in_file(const void* begin, size_t bytes) {
+  const char* at = static_cast<const char*>(begin);
+  const std::lock_guard<std::mutex> lock(mappings().mutex);
+  auto found = mappings().all.upper_bound(at);
+  if (found == mappings().all.begin()) return std::nullopt;
+  --found;
+  const size_t offset = static_cast<size_t>(at - found->first);
+  const auto [size, fd] = found->second;
+  if (offset > size || bytes > size - offset) return std::nullopt;
+  return FilePlace{fd, offset};
+}
+
+bool FilePlace::read(size_t begin, size_t bytes, void* to) const {
+  char* out = static_cast<char*>(to);
+  size_t at = offset + begin;
+  while (bytes > 0) {
+    const ssize_t got = ::pread(fd, out, bytes, static_cast<off_t>(at));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return false;
+    out += got;
+    at += static_cast<size_t>(got);
+    bytes -= static_cast<size_t>(got);
+  }
+  return true;
 }
 
 namespace {

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -25,7 +26,20 @@ class MappedFile {
   std::string path_;
   char* data_ = nullptr;
   size_t size_ = 0;
+  int fd_ = -1;  // open while mapped
 };
+
+/// Where mapped bytes stand in their file, for reading a few of many: a page that is touched brings
+/// its neighbours into the process.
+struct FilePlace {
+  int fd = -1;
+  size_t offset = 0;
+  /// `bytes` from `begin` of the place; false when they could not be read.
+  bool read(size_t begin, size_t bytes, void* to) const;
+};
+/// The place of `bytes` from `begin` when a MappedFile holds them, good as long as it does. The file
+/// knows nothing of what was written to private pages.
+std::optional<FilePlace> place_in_file(const void* begin, size_t bytes);
 
 /// Lets the system take back the whole pages between: those of a mapped file come back from the
 /// file when they are read again, changed ones are kept. A hint; where the system knows no such

@@ -117,20 +117,20 @@ detail::GemmKey key_of(const Matrix& a, int64_t n, const MutableMatrix& c, const
 /// speeds.
 void run_shared(detail::GemmKey key, const memory::desc* packed, const void* a, const void* b,
                 const void* bias, void* c) {
-  if (key.a_transposed || key.threads < 2 || key.m < key.threads * detail::kSharedRows)
+  if (key.a_transposed || key.threads < 2 || key.m < key.threads * detail::kRowsToShare)
     return detail::run_plan(*detail::gemm_plan(key, packed), a, b, bias, c);
-  const int64_t rows = key.m, pieces = (rows + detail::kShareRows - 1) / detail::kShareRows;
+  const int64_t rows = key.m, pieces = (rows + detail::kRowsAPiece - 1) / detail::kRowsAPiece;
   const int64_t a_row = key.k * size_of(key.in), c_row = key.n * size_of(key.out);
   key.threads = 1;
-  key.m = detail::kShareRows;
+  key.m = detail::kRowsAPiece;
   const std::shared_ptr<const detail::GemmPlan> whole = detail::gemm_plan(key, packed);
   std::exception_ptr failed;
   std::mutex failing;
   detail::share_out_each(pieces, 1, [&](int64_t piece) {
     try {
       detail::GemmKey part = key;
-      const int64_t begin = piece * detail::kShareRows;
-      part.m = std::min(rows - begin, detail::kShareRows);
+      const int64_t begin = piece * detail::kRowsAPiece;
+      part.m = std::min(rows - begin, detail::kRowsAPiece);
       detail::run_plan(part.m == key.m ? *whole : *detail::gemm_plan(part, packed),
                        static_cast<const char*>(a) + begin * a_row, b, bias,
                        static_cast<char*>(c) + begin * c_row);

@@ -16,9 +16,9 @@ using RowProduct = std::function<void(const Matrix& a, const MutableMatrix& c)>;
 void product_by_rows(const Matrix& a, const MutableMatrix& c, bool accumulate,
                      const RowProduct& run);
 
-/// Products of so many rows for each thread run in pieces of kShareRows by detail::share_out rather
-/// than in oneDNN's equal parts.
-constexpr int64_t kSharedRows = 512, kShareRows = 256;
+/// Products of so many rows for each thread run in pieces of kRowsAPiece by detail::share_out
+/// rather than in oneDNN's equal parts.
+constexpr int64_t kRowsToShare = 512, kRowsAPiece = 256;
 
 /// c = a^T b (+ c) over shared stored rows (weight gradients): `run` multiplies one part of them.
 using InnerProduct = std::function<void(const Matrix& a, const Matrix& b, bool accumulate)>;

@@ -37,9 +37,10 @@ size_t rounded(size_t bytes, size_t to) {
   return (bytes + to - 1) / to * to;
 }
 
-/// Segments of the system's memory, cut into pieces; free neighbours become one piece again, so
-/// that what activations leave can hold gradients, and a batch of a few rows more what the one
-/// before it left.
+/// Memory of the system, cut into pieces; free neighbours become one piece again, so that what
+/// activations leave can hold gradients, and a batch of a few rows more what the one before it
+/// left. There is one segment, which grows at its end, as long as the addresses behind it are free:
+/// several lose what is free in each but too small for a tensor (a tenth of a run's peak).
 class Segments {
  public:
   Chunk* take(size_t bytes) {
@@ -84,7 +85,7 @@ class Segments {
     free_.erase({chunk->bytes, chunk});
   }
   /// Shortens a piece to `bytes` and returns the rest of it.
-  static Chunk* cut(Chunk* chunk, size_t bytes) {
+  Chunk* cut(Chunk* chunk, size_t bytes) {
     Chunk* rest = new (reinterpret_cast<char*>(chunk) + bytes) Chunk;
     rest->bytes = chunk->bytes - bytes;
     rest->before = chunk;
@@ -92,33 +93,86 @@ class Segments {
     chunk->bytes = bytes;
     chunk->last = false;
     if (Chunk* after = rest->after(); after != nullptr) after->before = rest;
+    if (chunk == end_) end_ = rest;
     return rest;
   }
-  static void join(Chunk* chunk, const Chunk* after) {
+  void join(Chunk* chunk, const Chunk* after) {
     chunk->bytes += after->bytes;
     chunk->last = after->last;
     if (Chunk* next = chunk->after(); next != nullptr) next->before = chunk;
+    if (after == end_) end_ = chunk;
   }
-  /// A new segment as one free piece, in the place of those that are free as a whole: none of them
-  /// was large enough.
+  /// A free piece of at least `bytes`, where none was large enough.
   Chunk* grown(size_t bytes) {
+    forget_free_pages();
+    const size_t there = end_ != nullptr && end_->free ? end_->bytes : 0;
+    for (const size_t size : {std::max(bytes - there, kSegment), bytes - there})
+      if (Chunk* chunk = lengthened(rounded(size, kPage)); chunk != nullptr) return chunk;
     give_back();
-    const size_t total = static_cast<size_t>(counts_.in_use + counts_.kept);
-    void* memory = nullptr;
-    size_t size = rounded(std::max({bytes, kSegment, total / 8}), kPage);
-    if (posix_memalign(&memory, kPage, size) != 0) {
-      size = rounded(bytes, kPage);
-      if (posix_memalign(&memory, kPage, size) != 0) throw std::bad_alloc();
+    for (const size_t size : {std::max(bytes, kSegment), bytes})
+      if (Chunk* chunk = begun(rounded(size, kPage)); chunk != nullptr) return chunk;
+    throw std::bad_alloc();
+  }
+  /// The last piece of the newest segment, `size` longer; null where the addresses behind it are
+  /// taken or the system has no more.
+  Chunk* lengthened(size_t size) {
+    if (end_ == nullptr) return nullptr;
+    char* const behind = reinterpret_cast<char*>(end_) + end_->bytes;
+    void* memory = map(behind, size);
+    if (memory == nullptr) return nullptr;
+    if (memory != behind) {
+      ::munmap(memory, size);
+      return nullptr;
     }
-#ifdef MADV_HUGEPAGE
-    static_cast<void>(::madvise(memory, size, MADV_HUGEPAGE));  // a hint
-#endif
+    Chunk* chunk = added(memory, size);
+    chunk->before = end_;
+    end_->last = false;
+    if (end_->free) {
+      forget(chunk);
+      forget(end_);
+      join(end_, chunk);
+      keep(end_);
+      return end_;
+    }
+    return end_ = chunk;
+  }
+  Chunk* begun(size_t size) {
+    void* memory = map(counts_.made == 0 ? first_place() : nullptr, size);
+    if (memory == nullptr) return nullptr;
+    ++counts_.made;
+    return end_ = added(memory, size);
+  }
+  Chunk* added(void* memory, size_t size) {
     Chunk* chunk = new (memory) Chunk;
     chunk->bytes = size;
     chunk->last = true;
-    ++counts_.made;
     keep(chunk);
     return chunk;
+  }
+  /// Where the addresses behind are free for tens of terabytes (48 bits of them; elsewhere the
+  /// system chooses another place), spread as this object's address is.
+  void* first_place() const {
+    const uintptr_t spread = (reinterpret_cast<uintptr_t>(this) >> 12) & 0x7fff;
+    return reinterpret_cast<void*>((uintptr_t{1} << 45) + (spread << 30));
+  }
+  /// Memory of the system, at `place` if that is free; null where there is no more.
+  static void* map(void* place, size_t size) {
+    constexpr int kProtection = PROT_READ | PROT_WRITE, kFlags = MAP_PRIVATE | MAP_ANONYMOUS;
+    void* memory = ::mmap(place, size, kProtection, kFlags, -1, 0);
+    if (memory == MAP_FAILED) return nullptr;
+#ifdef MADV_HUGEPAGE
+    static_cast<void>(::madvise(memory, size, MADV_HUGEPAGE));  // a hint
+#endif
+    return memory;
+  }
+  /// Large free pieces keep their addresses but not their pages: shapes have changed.
+  void forget_free_pages() {
+    for (auto at = free_.lower_bound({kSegment, nullptr}); at != free_.end(); ++at) {
+      const uintptr_t begin = reinterpret_cast<uintptr_t>(at->second);
+      const uintptr_t from = rounded(begin + kHeader, kPage),
+                      to = (begin + at->first) / kPage * kPage;
+      static_cast<void>(::madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED));
+    }
   }
   void give_back() {
     for (std::set<std::pair<size_t, Chunk*>>::iterator at = free_.begin(); at != free_.end();) {
@@ -126,12 +180,14 @@ class Segments {
       ++at;
       if (!chunk->whole()) continue;
       forget(chunk);
-      std::free(chunk);
+      if (chunk == end_) end_ = nullptr;
+      ::munmap(chunk, chunk->bytes);
     }
   }
 
   std::mutex mutex_;
   std::set<std::pair<size_t, Chunk*>> free_;  // by size, then by address
+  Chunk* end_ = nullptr;                      // the last piece of the newest segment
   MemoryCounts counts_;
 };
 

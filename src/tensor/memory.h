@@ -12,11 +12,12 @@ struct MemoryCounts {
 };
 MemoryCounts memory_counts();
 
-/// From here on, LibTorch's tensors on the CPU of 64 KiB and more are cut out of segments of 32 MiB
-/// and more (in large pages where the system gives them), and free neighbours join again, so that a
-/// steady training step asks the system for no page. When nothing free is large enough, segments
-/// that are free as a whole are given back before a new one is made, and before an allocation fails
-/// (std::bad_alloc). Once a process; further calls do nothing.
+/// From here on, LibTorch's tensors on the CPU of 64 KiB and more are cut out of one segment that
+/// grows by 32 MiB and more (in large pages where the system gives them), and free neighbours join
+/// again, so that a steady training step asks the system for no page. When nothing free is large
+/// enough, the pages of large free pieces go back before it grows; where it cannot grow another is
+/// made, after segments that are free as a whole have been given back. std::bad_alloc when the
+/// system has no more. Once a process; further calls do nothing.
 void keep_freed_memory();
 
 }  // namespace attune

@@ -1,9 +1,13 @@
 #include "kernels/ops/rowwise.h"
 
 #include <algorithm>
+#include <atomic>
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "kernels/detail/runtime.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
@@ -109,6 +113,34 @@ void gather(const Tensors& tables, const Tensors& indices, const Tensor& y) {
                                 y.size(0), y.size(1), pointer<T>(y));
 }
 
+/// A frozen table of at least so many bytes stays in its file: a row that is touched there would
+/// bring 64 KiB of its neighbours into the process, and with them soon the table.
+constexpr size_t kTableInFile = size_t{64} << 20;
+
+/// A table and the rows to take of it; where the table stays in its file, those rows alone.
+struct Lookup {
+  Tensor table, index;
+};
+
+Lookup lookup(const Tensor& table, const Tensor& index, bool trained) {
+  const size_t bytes = static_cast<size_t>(table.nbytes());
+  if (trained || bytes < kTableInFile || version_of(table) != 0) return {table, index};
+  const std::optional<FilePlace> place = place_in_file(table.data_ptr(), bytes);
+  if (!place) return {table, index};
+  const int64_t rows = index.numel();
+  const Tensor read = at::empty({rows, table.size(1)}, table.options().requires_grad(false));
+  const size_t row = bytes / static_cast<size_t>(table.size(0));
+  const int32_t* from = pointer<const int32_t>(index);
+  char* to = static_cast<char*>(read.data_ptr());
+  std::atomic<bool> all{true};
+  kernels::detail::share_out_each(rows, 64, [&](int64_t i) {
+    if (!place->read(static_cast<size_t>(from[i]) * row, row, to + static_cast<size_t>(i) * row))
+      all = false;
+  });
+  if (!all) return {table, index};
+  return {read, at::arange(rows, index.options())};
+}
+
 /// Tables of at least so many numbers, of which a batch reads at most a quarter of the rows, get
 /// their gradient as rows.
 constexpr int64_t kLargeTable = 1 << 20;
@@ -153,14 +185,17 @@ Tensor sparse_gradient(const Tensor& dy, const Tensor& index, const Tensor& tabl
 Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType type,
                  int64_t padding) {
   ATTUNE_ASSERT(!tables.empty() && tables.size() <= 4 && tables.size() == indices.size());
-  Tensors plain;
+  Tensors plain, read, places;
   for (size_t i = 0; i < tables.size(); ++i) {
     check_indices(indices[i], tables[i].size(0), i);
     plain.push_back(tables[i].detach().contiguous());
+    const Lookup rows = lookup(plain[i], indices[i], wants_gradient(tables[i]));
+    read.push_back(rows.table);
+    places.push_back(rows.index);
   }
   Tensor y = at::empty({indices[0].size(0), tables[0].size(1)},
                        tables[0].options().dtype(type).requires_grad(false));
-  dispatch(y, [&](auto* tag) { gather<std::remove_pointer_t<decltype(tag)>>(plain, indices, y); });
+  dispatch(y, [&](auto* tag) { gather<std::remove_pointer_t<decltype(tag)>>(read, places, y); });
   std::vector<bool> needed, sparse;
   for (const Tensor& table : tables) {
     needed.push_back(wants_gradient(table));

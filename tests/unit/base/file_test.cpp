@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <fstream>
+#include <optional>
 #include <stdexcept>
 
 #include "base/json.h"
@@ -168,6 +169,31 @@ TEST(Error, EveryCodeHasItsExitStatus) {
 TEST(Error, AnAssertionIsOurBug) {
   const std::string text = error_text(ErrorCode::Internal, [] { ATTUNE_ASSERT(1 > 2); });
   EXPECT_NE(text.find("a condition that must hold does not: 1 > 2"), std::string::npos) << text;
+}
+
+TEST(PlaceInFile, ReadsWhatIsMappedWithoutTouchingIt) {
+  const TempFolder folder;
+  std::string content;
+  for (int i = 0; i < 40000; ++i) content += static_cast<char>('a' + i % 23);
+  write_file_atomic(folder.file("a"), content);
+  write_file_atomic(folder.file("b"), "other");
+  const char* gone = nullptr;
+  {
+    const MappedFile a(folder.file("a")), b(folder.file("b"), true);
+    gone = a.data();
+    const std::optional<FilePlace> place = place_in_file(a.data() + 7, 1000);
+    ASSERT_TRUE(place);
+    std::string read(100, ' ');
+    EXPECT_TRUE(place->read(20, 100, read.data()));
+    EXPECT_EQ(read, content.substr(27, 100));
+    EXPECT_FALSE(place->read(39950, 100, read.data()));  // past the end of the file
+    EXPECT_TRUE(place_in_file(a.data(), 40000));
+    EXPECT_FALSE(place_in_file(a.data(), 40001));
+    EXPECT_FALSE(place_in_file(&content, 1));
+    ASSERT_TRUE(place_in_file(b.data(), 5)->read(0, 5, read.data()));
+    EXPECT_EQ(read.substr(0, 5), "other");
+  }
+  EXPECT_FALSE(place_in_file(gone, 1));
 }
 
 TEST(ReleasePages, TheContentStaysChangedOrNot) {

@@ -102,7 +102,7 @@ TEST(Gemm, MatchesPlainSumsForEveryTypeTransposeAndEpilogue) {
 TEST(Gemm, ThreadsShareTheRowsOfLargeProducts) {
   const int before = threads();
   set_threads(2);
-  const int64_t rows = 2 * detail::kSharedRows + detail::kShareRows + 70;  // a rest, and a tail
+  const int64_t rows = 2 * detail::kRowsToShare + detail::kRowsAPiece + 70;  // a rest, and a tail
   for (const DType type : {DType::F32, DType::BF16})
     for (int bits = 0; bits < 8; ++bits)
       check({rows, 24, 10, type, type, false, (bits & 4) != 0, (bits & 1) != 0, (bits & 2) != 0,

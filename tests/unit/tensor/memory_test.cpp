@@ -65,6 +65,22 @@ TEST(KeepFreedMemory, NeighboursJoinSoThatOtherSizesFit) {
   EXPECT_EQ(memory_counts().in_use, in_use);
 }
 
+TEST(KeepFreedMemory, WhatManyTensorsLeftHoldsOneOfTheirSize) {
+  keep_freed_memory();
+  {
+    std::vector<at::Tensor> all;
+    for (int i = 0; i < 24; ++i) all.push_back(at::full({2 << 20}, static_cast<double>(i)));
+    for (int i = 0; i < 24; ++i)
+      EXPECT_EQ(all[static_cast<size_t>(i)][(2 << 20) - 1].item<double>(), static_cast<double>(i));
+  }
+  const MemoryCounts before = memory_counts();
+  const at::Tensor x = at::ones({44 << 20});
+  EXPECT_EQ(x.sum().item<double>(), static_cast<double>(44 << 20));
+  const MemoryCounts after = memory_counts();
+  EXPECT_EQ(after.in_use + after.kept, before.in_use + before.kept);
+  EXPECT_EQ(after.made, before.made);
+}
+
 TEST(KeepFreedMemory, SmallAndEmptyTensorsWork) {
   keep_freed_memory();
   EXPECT_EQ(at::empty({0}).numel(), 0);
