@@ -7,6 +7,8 @@ import json
 import os
 import re
 
+from common import write_lines
+
 PARTS = ("train", "dev", "test")
 _PAPER = re.compile(r"^paper_id: (\S+);", re.MULTILINE)
 _SENTENCE = re.compile(r"^(?:ABSTRACT: )?(\w+)_label: (.*\S)\s*$", re.MULTILINE)
@@ -42,7 +44,4 @@ def prepare(folder, output):
     for paper, rows in sorted(sentences(folder).items()):
         parts[part_of(paper)].extend(rows)
     for part, rows in parts.items():
-        path = os.path.join(output, f"{part}.jsonl")
-        with open(path + ".new", "w", encoding="utf-8") as out:
-            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        os.replace(path + ".new", path)
+        write_lines(os.path.join(output, f"{part}.jsonl"), (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

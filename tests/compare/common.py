@@ -1,5 +1,6 @@
 """Shared by the comparisons: reading the sections task, metrics, versions of what was used."""
 import json
+import os
 import platform
 import subprocess
 
@@ -12,6 +13,13 @@ def read_jsonl(path, limit=None):
             if limit and len(rows) == limit:
                 break
     return rows
+
+
+def write_lines(path, lines):
+    """Lines with their ends; the file appears when it is whole."""
+    with open(path + ".new", "w", encoding="utf-8") as out:
+        out.writelines(lines)
+    os.replace(path + ".new", path)
 
 
 def scores(gold, predicted):

@@ -6,6 +6,8 @@ A row is a sentence when it ends as one does and no other row of the files ends 
 import os
 import re
 
+from common import write_lines
+
 PARTS = ("train", "dev", "test")
 _END = re.compile(r"[.?!]( ''| \)| `)*$")
 
@@ -26,9 +28,5 @@ def prepare(folder, output):
     backwards = sorted({text[::-1] for rows in parts.values() for text, _ in rows})
     inner = {text for text, longer in zip(backwards, backwards[1:]) if longer.startswith(text)}
     for part, rows in parts.items():
-        path = os.path.join(output, f"{part}.tsv")
-        with open(path + ".new", "w", encoding="utf-8") as out:
-            out.write("sentence\tlabel\n")
-            out.writelines(f"{text}\t{label}\n" for text, label in dict(rows).items()
-                           if _END.search(text) and text[::-1] not in inner)
-        os.replace(path + ".new", path)
+        whole = [(text, label) for text, label in dict(rows).items() if _END.search(text) and text[::-1] not in inner]
+        write_lines(os.path.join(output, f"{part}.tsv"), ["sentence\tlabel\n", *(f"{text}\t{label}\n" for text, label in whole)])
