@@ -6,12 +6,33 @@
 
 namespace attune {
 
+/// Makes an output again for the nodes that keep only this.
+class Remaking {
+ public:
+  explicit Remaking(Remake make) : make_(std::move(make)) {}
+  void join() { left_ = ++users_; }
+  Tensor get() {
+    Tensor made = made_.defined() ? made_ : make_();
+    --left_;
+    made_ = left_ > 0 ? made : Tensor();
+    if (left_ <= 0) left_ = users_;  // the graph may be gone through again
+    return made;
+  }
+
+ private:
+  Remake make_;
+  int users_ = 0, left_ = 0;
+  Tensor made_;
+};
+
 namespace {
 
 class ClosureNode : public torch::autograd::Node {
  public:
   ClosureNode(const char* name, Backward backward, Remake remake)
-      : name_(name), backward_(std::move(backward)), remake_(std::move(remake)) {}
+      : name_(name), backward_(std::move(backward)) {
+    if (remake) remaking_ = std::make_shared<Remaking>(std::move(remake));
+  }
 
   torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override {
     if (!backward_)
@@ -21,15 +42,15 @@ class ClosureNode : public torch::autograd::Node {
   }
   void release_variables() override {
     backward_ = nullptr;
-    remake_ = {};
+    remaking_ = nullptr;
   }
   std::string name() const override { return name_; }
-  const Remake& remake() const { return remake_; }
+  const std::shared_ptr<Remaking>& remaking() const { return remaking_; }
 
  private:
   const char* name_;
   Backward backward_;
-  Remake remake_;
+  std::shared_ptr<Remaking> remaking_;
 };
 
 }  // namespace
@@ -61,11 +82,24 @@ Tensor record(Tensor output, const Tensors& inputs, const char* name, Backward b
   return outputs[0];
 }
 
-Kept::Kept(const Tensor& x, const Tensor& values, bool sparing) {
+Kept::Kept(const Tensor& x, const Tensor& values) {
   const ClosureNode* node = dynamic_cast<const ClosureNode*>(x.grad_fn().get());
-  if (node != nullptr && x.output_nr() == 0 && (sparing || !node->remake().shared))
-    make_ = node->remake().make;
-  if (!make_) values_ = values;
+  if (node != nullptr && x.output_nr() == 0) remaking_ = node->remaking();
+  if (remaking_ != nullptr)
+    remaking_->join();
+  else
+    values_ = values;
+}
+
+Tensor Kept::get() const {
+  return remaking_ != nullptr ? remaking_->get() : values_;
+}
+
+Tensor place_of(const Tensor& gradient, at::ScalarType type) {
+  if (gradient.layout() == at::kStrided && gradient.scalar_type() == type &&
+      gradient.is_contiguous() && gradient.use_count() == 1 && gradient.storage().use_count() == 1)
+    return gradient;
+  return at::empty(gradient.sizes(), gradient.options().dtype(type));
 }
 
 void backward(const Tensor& loss, bool keep) {

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 namespace attune {
@@ -18,10 +19,8 @@ using Backward = std::function<Tensors(const Tensors& output_gradients)>;
 
 /// How a node makes its first output again, to the same bits, from what its backward closure keeps
 /// anyway (see Kept).
-struct Remake {
-  std::function<Tensor()> make;
-  bool shared = false;  // several nodes read the output: each would make it again
-};
+using Remake = std::function<Tensor()>;
+
 /// Joins freshly computed outputs to the graph as one node over `inputs` (undefined ones allowed).
 /// Does nothing when no input wants a gradient. The closures must not hold an output itself (a
 /// cycle): hold output.detach().
@@ -30,21 +29,28 @@ void record(Tensors& outputs, const Tensors& inputs, const char* name, Backward 
 Tensor record(Tensor output, const Tensors& inputs, const char* name, Backward backward,
               Remake remake = {});
 
+class Remaking;
+
 /// An operand that a node keeps for its backward pass: its values or, where the node that made it
-/// can make it again at little cost (an activation), only the way to do so.
+/// can make it again at little cost (an activation, a norm), only the way to do so. Nodes that read
+/// the same output share what is made: it lives from the first that asks to the last.
 class Kept {
  public:
   Kept() = default;
-  /// x as the operation was given it; values: the same, detached and contiguous. `sparing`: an
-  /// output that others read too is made again as well.
-  Kept(const Tensor& x, const Tensor& values, bool sparing);
-  /// The values, made again at each call where they were not kept.
-  Tensor get() const { return make_ ? make_() : values_; }
+  /// x as the operation was given it; values: the same, detached and contiguous.
+  Kept(const Tensor& x, const Tensor& values);
+  /// The values; to be called once in each backward pass.
+  Tensor get() const;
 
  private:
   Tensor values_;
-  std::function<Tensor()> make_;
+  std::shared_ptr<Remaking> remaking_;
 };
+
+/// The tensor itself, to write a gradient over it, when nobody else holds it or its memory and it is
+/// contiguous and of the type; otherwise a new one like it. Kernels that read each number before they
+/// write it may have it as their operand and result.
+Tensor place_of(const Tensor& gradient, at::ScalarType type);
 
 /// Runs the backward pass from a scalar. `keep`: what the graph saved stays until the graph goes,
 /// which a graph with recomputed parts needs.

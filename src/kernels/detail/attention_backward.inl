@@ -12,7 +12,7 @@ struct AttentionBackward {
   const T* q;
   const T* k;
   const T* v;
-  const T* out;
+  const T* out;  // or null
   const A* log_sum_exp;
   const T* dout;
   T* dq;
@@ -23,7 +23,7 @@ struct AttentionBackward {
     E *key_rows, *value_rows, *keys, *rows, *qt, *dot, *queries, *gradients, *left, *left_scores;
     A *st, *dpt, *turned, *dk, *dv, *result, *multiplier, *expanded, *bias_sums;
     uint16_t* draws;
-    A sums[kQueryBlock], terms[kQueryBlock];  // log-sum-exp and dO . O of the block's rows
+    A sums[kQueryBlock], terms[kQueryBlock];  // log-sum-exp and dO . O = P . dP of the block's rows
     void layout(Arena& arena, const Extent& x, bool with_bias, bool with_drop) {
       const int64_t kp = round_up(x.keys, V::kWidth), dp = round_up(x.head_size, V::kWidth);
       const int64_t chunk = smaller(kp, kKeyChunk);
@@ -65,7 +65,6 @@ struct AttentionBackward {
     const int64_t row = shape.q_offsets[s.b] + s.begin;
     const T* query = q + row * shape.q_stride + s.head * d;
     const T* gradient = dout + row * width + s.head * d;
-    const T* value = out + row * width + s.head * d;
     const auto pad = [&] {
       __builtin_memset(u.rows + s.rows * dkw, 0,
                        static_cast<size_t>((s.padded - s.rows) * dkw) * sizeof(E));
@@ -81,8 +80,11 @@ struct AttentionBackward {
     clear_last_steps<P>(s.rows, dp, u.queries);
     clear_last_steps<P>(s.rows, dp, u.gradients);
     for (int64_t i = 0; i < s.padded; ++i) u.sums[i] = u.terms[i] = 0;
-    for (int64_t i = 0; i < s.rows; ++i) {
+    for (int64_t i = 0; i < s.rows; ++i)
       u.sums[i] = log_sum_exp[(row + i) * shape.heads + s.head];
+    if (out == nullptr) return;  // differentiate() finds the terms
+    const T* value = out + row * width + s.head * d;
+    for (int64_t i = 0; i < s.rows; ++i) {
       V sum = V::zero();
       for (int64_t c = 0; c < d; c += V::kWidth) {
         const int n = lanes_at(c, d, V::kWidth);
@@ -102,18 +104,17 @@ struct AttentionBackward {
       to[bias_slot(bias, x.distance(s.begin + c + lane, j))] += values[lane];
   }
 
-  /// st: scores to (dropped) probabilities; dpt: their gradients to score gradients. Row padding
-  /// becomes 0.
-  void differentiate(const Extent& x, const Block& s, Buffers& u) const {
+  /// st: scores to probabilities; dpt: what dropout leaves of their gradients. Without `out` all
+  /// keys are here, and the row terms are added up.
+  void probabilities(const Extent& x, const Block& s, Buffers& u) const {
     const V scale = V::set(shape.scale);
+    const bool placed = bias.table != nullptr && x.positions != nullptr;
     for (int64_t r = 0; r < s.key_count; ++r) {
       const int64_t j = s.keys.begin + r;
       const Range seen = x.queries_of(j);
       // Lanes past the last query count as unseen: their sums are not probabilities.
       const bool partial = seen.begin > s.begin || seen.end < s.begin + s.padded;
-      const bool placed = bias.table != nullptr && x.positions != nullptr;
-      A* biases = bias.table == nullptr ? nullptr : u.expanded + s.begin - j + x.keys - 1;
-      A* sums = bias.gradient == nullptr ? nullptr : u.bias_sums + s.begin - j + x.keys - 1;
+      const A* biases = bias.table == nullptr ? nullptr : u.expanded + s.begin - j + x.keys - 1;
       for (int64_t c = 0; c < s.padded; c += V::kWidth) {
         A* at = u.st + r * s.padded + c;
         A* gradient = u.dpt + r * s.padded + c;
@@ -123,15 +124,30 @@ struct AttentionBackward {
                   (placed ? placed_bias<V>(bias, x, s.head, s.begin + c, j) : V::load(biases + c));
         V p = V::exp(score - V::load(u.sums + c));
         if (partial) p = V::select(inside(V::index(), s.begin + c, seen), p, V::zero());
-        V dp = V::load(gradient), kept = p;
+        p.store(at);
+        V dp = V::load(gradient);
         if (shape.drop.on()) {
-          const V factor = V::load(u.multiplier + r * s.padded + c);
-          dp = dp * factor;
-          kept = kept * factor;
+          dp = dp * V::load(u.multiplier + r * s.padded + c);
+          dp.store(gradient);
         }
-        const V ds = p * (dp - V::load(u.terms + c));
-        kept.store(at);
+        if (out == nullptr) V::fma(p, dp, V::load(u.terms + c)).store(u.terms + c);
+      }
+    }
+  }
+
+  /// st: probabilities to dropped ones; dpt: their gradients to those of the scores. Row padding
+  /// becomes 0.
+  void differentiate(const Extent& x, const Block& s, Buffers& u) const {
+    const bool placed = bias.table != nullptr && x.positions != nullptr;
+    for (int64_t r = 0; r < s.key_count; ++r) {
+      const int64_t j = s.keys.begin + r;
+      A* sums = bias.gradient == nullptr ? nullptr : u.bias_sums + s.begin - j + x.keys - 1;
+      for (int64_t c = 0; c < s.padded; c += V::kWidth) {
+        A* at = u.st + r * s.padded + c;
+        A* gradient = u.dpt + r * s.padded + c;
+        const V p = V::load(at), ds = p * (V::load(gradient) - V::load(u.terms + c));
         ds.store(gradient);
+        if (shape.drop.on()) (p * V::load(u.multiplier + r * s.padded + c)).store(at);
         if (sums == nullptr) continue;
         if (placed) {
           add_placed(x, s, ds, c, j);
@@ -157,6 +173,7 @@ struct AttentionBackward {
                width, false);
     product<P>(s.key_count, width, inner, u.value_rows + s.keys.begin * dkw, dkw, u.dot, width,
                u.dpt, width, false);
+    probabilities(x, s, u);
     differentiate(x, s, u);
 
     const int64_t pairs = (s.rows + P::kPack - 1) / P::kPack, stride = P::left_stride(width);
@@ -232,7 +249,7 @@ struct AttentionBackward {
     fetch_rows(v + shape.k_offsets[b] * shape.v_stride + kv_head * d, shape.v_stride, keys, d);
     fetch_rows(q + shape.q_offsets[b] * shape.q_stride + head, shape.q_stride, rows, d);
     fetch_rows(dout + shape.q_offsets[b] * width + head, width, rows, d);
-    fetch_rows(out + shape.q_offsets[b] * width + head, width, rows, d);
+    if (out != nullptr) fetch_rows(out + shape.q_offsets[b] * width + head, width, rows, d);
     const int64_t kv_width = shape.kv_heads * d;
     fetch_rows<1>(dq + shape.q_offsets[b] * width + head, width, rows, d);
     fetch_rows<1>(dk + shape.k_offsets[b] * kv_width + kv_head * d, kv_width, keys, d);

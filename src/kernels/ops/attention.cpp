@@ -28,7 +28,8 @@ kernels::AttentionShape shape_of(const RowIndex& q_rows, const RowIndex& k_rows,
 }
 
 struct Saved {
-  Tensor q, k, v, out, log_sum_exp;
+  Tensor q, k, v, log_sum_exp;
+  Tensor out;  // undefined where all keys of a sequence are taken at once
   RowIndex q_rows, k_rows;
   AttentionArgs args;
   bool need_bias;
@@ -76,8 +77,9 @@ Tensor attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, con
                                   pointer<T>(k), pointer<T>(v), pointer<T>(out),
                                   pointer<A>(log_sum_exp));
   });
-  Saved saved{
-      q, k, v, out.detach(), log_sum_exp, q_rows, k_rows, args, wants_gradient(args_in.bias)};
+  const bool chunked = k_rows.longest > kernels::kKeyChunk;
+  Saved saved{q,      k,      v,    log_sum_exp,                 chunked ? out.detach() : Tensor(),
+              q_rows, k_rows, args, wants_gradient(args_in.bias)};
   return record(
       out, {q_in, k_in, v_in, args_in.bias}, "attention",
       [saved = std::move(saved)](const Tensors& g) { return attention_gradients(saved, g); });

@@ -162,17 +162,16 @@ Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias
   }
   bool again = need_w;
   for (const LowRankTerm& term : terms) again = again || term.down.requires_grad();
-  // Beside a frozen weight memory is what side-cars cost most; a weight's own gradient takes more
-  // than an input that other projections share.
-  const Kept input = again ? Kept(x_in, x, /*sparing=*/!need_w) : Kept();
+  const Kept input = again ? Kept(x_in, x) : Kept();
   const at::ScalarType type = x.scalar_type();
   return record(y, inputs, "linear", [=](const Tensors& g) -> Tensors {
     const Tensor dy = dense_as(g[0], type);
+    Tensor x = input.get();
+    const Tensor dw = need_w ? product(dy, x, true, false, master_of(dtype_of(dy))) : Tensor();
+    if (sides.empty()) x = Tensor();  // what was made again goes before as much is needed for dx
     Tensor dx = need_x ? at::empty({dy.size(0), w.in()}, dy.options()) : Tensor();
     if (need_x) multiply(dy, w, false, dx, Tensor());
-    const Tensor x = input.get();
-    Tensors result{dx, need_w ? product(dy, x, true, false, master_of(dtype_of(dy))) : Tensor(),
-                   need_b ? bias_gradient(dy) : Tensor()};
+    Tensors result{dx, dw, need_b ? bias_gradient(dy) : Tensor()};
     for (size_t i = 0; i < sides.size(); ++i)
       side_car_backward(sides[i], terms[i], x, dy, dx, result);
     return result;

@@ -115,7 +115,7 @@ Tensor low_rank(const Tensor& x_in, const LowRankTerm& term, const Tensor& row_k
   const Tensor y = at::zeros({x.size(0), term.up.size(0)}, x.options());
   const SideCar side = add_side_car(x, term, row_keys, y);
   const at::ScalarType type = x.scalar_type();
-  const Kept input = term.down.requires_grad() ? Kept(x_in, x, true) : Kept();
+  const Kept input = term.down.requires_grad() ? Kept(x_in, x) : Kept();
   return record(y, {x_in, term.down, term.up}, "low_rank",
                 [=, need_x = wants_gradient(x_in)](const Tensors& g) -> Tensors {
                   const Tensor dy = dense_as(g[0], type);

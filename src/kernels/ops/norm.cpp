@@ -92,7 +92,7 @@ NormResult add_norm(const Tensor& x_in, const Tensor& residual_in, const DropSit
   if (keep_sum) outputs.push_back(copy ? h : x.detach());
   record(outputs, {x_in, residual_in, args.gamma, args.beta}, "add_norm",
          [saved](const Tensors& g) { return norm_gradients(saved, g); },
-         {[saved] { return norm_again(saved); }, /*shared=*/true});
+         [saved] { return norm_again(saved); });
   return {outputs[0], keep_sum ? outputs[1] : Tensor()};
 }
 

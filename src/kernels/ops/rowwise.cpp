@@ -40,8 +40,8 @@ Tensor activation(kernels::Activation f, const Tensor& x_in) {
   const Tensor x = x_in.detach().contiguous();
   return record(activated(f, x), {x_in}, "activation",
                 [f, x](const Tensors& g) -> Tensors {
+                  const Tensor dx = place_of(g[0], x.scalar_type());
                   const Tensor dy = dense_as(g[0], x.scalar_type());
-                  Tensor dx = at::empty_like(x);
                   dispatch(x, [&](auto* tag) {
                     using T = std::remove_pointer_t<decltype(tag)>;
                     kernels::activation_backward(f, pointer<T>(x), pointer<T>(dy), pointer<T>(dx),
@@ -49,15 +49,16 @@ Tensor activation(kernels::Activation f, const Tensor& x_in) {
                   });
                   return {dx};
                 },
-                {[f, x] { return activated(f, x); }});
+                [f, x] { return activated(f, x); });
 }
 
 Tensor gated_activation(kernels::Activation f, const Tensor& gate_in, const Tensor& up_in) {
   const Tensor gate = gate_in.detach().contiguous(), up = up_in.detach().contiguous();
   return record(gated(f, gate, up), {gate_in, up_in}, "gated_activation",
                 [f, gate, up](const Tensors& g) -> Tensors {
+                  const Tensor dup = place_of(g[0], up.scalar_type());
                   const Tensor dy = dense_as(g[0], up.scalar_type());
-                  Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
+                  const Tensor dgate = at::empty_like(gate);
                   dispatch(up, [&](auto* tag) {
                     using T = std::remove_pointer_t<decltype(tag)>;
                     kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy),
@@ -65,7 +66,7 @@ Tensor gated_activation(kernels::Activation f, const Tensor& gate_in, const Tens
                   });
                   return {dgate, dup};
                 },
-                {[f, gate, up] { return gated(f, gate, up); }});
+                [f, gate, up] { return gated(f, gate, up); });
 }
 
 namespace {

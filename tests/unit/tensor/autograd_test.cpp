@@ -188,5 +188,25 @@ TEST(Recomputed, WithoutGradientsKeepsNothing) {
   EXPECT_FALSE(recomputed({leaf}, twice).requires_grad());
 }
 
+TEST(PlaceOf, WritesOverAGradientOnlyWhereNobodyElseHoldsIt) {
+  Tensor gradient = random_matrix(1, 3, 4);
+  const void* at = gradient.data_ptr();
+  EXPECT_EQ(place_of(gradient, at::kDouble).data_ptr(), at);
+  EXPECT_NE(place_of(gradient, at::kFloat).data_ptr(), at);
+  EXPECT_EQ(place_of(gradient, at::kFloat).scalar_type(), at::kFloat);
+  {
+    const Tensor other = gradient;
+    EXPECT_NE(place_of(gradient, at::kDouble).data_ptr(), at) << "the tensor is shared";
+  }
+  {
+    const Tensor view = gradient[0];
+    EXPECT_NE(place_of(gradient, at::kDouble).data_ptr(), at) << "its memory is shared";
+  }
+  EXPECT_EQ(place_of(gradient, at::kDouble).data_ptr(), at);
+  const Tensor spread = at::ones({1, 4}, at::kDouble).expand({3, 4});
+  EXPECT_EQ(place_of(spread, at::kDouble).numel(), 12) << "not contiguous";
+  EXPECT_TRUE(place_of(spread, at::kDouble).is_contiguous());
+}
+
 }  // namespace autograd_test
 }  // namespace attune
