@@ -141,8 +141,8 @@ void attention_forward(const AttentionShape& shape, const AttentionBias<T>& bias
 constexpr int64_t kKeyChunk = 512;
 /// Recomputes probabilities from log_sum_exp. out may be null where no sequence has more than
 /// kKeyChunk keys: dO . O of a row is then summed as P . dP, which is the same (Dao et al. 2022,
-/// "FlashAttention", arXiv 2205.14135, equation 4). dq, dk, dv: dense rows [rows, heads * head_size]
-/// (kv_heads for k, v), overwritten. A sequence with no keys gives zeros.
+/// "FlashAttention", arXiv 2205.14135, equation 4). dq, dk, dv: dense rows [rows, heads *
+/// head_size] (kv_heads for k, v), overwritten. A sequence with no keys gives zeros.
 template <class T>
 void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
                         const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,

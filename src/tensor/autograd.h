@@ -47,9 +47,9 @@ class Kept {
   std::shared_ptr<Remaking> remaking_;
 };
 
-/// The tensor itself, to write a gradient over it, when nobody else holds it or its memory and it is
-/// contiguous and of the type; otherwise a new one like it. Kernels that read each number before they
-/// write it may have it as their operand and result.
+/// The tensor itself, to write a gradient over it, when nobody else holds it or its memory and it
+/// is contiguous and of the type; otherwise a new one like it. Kernels that read each number before
+/// they write it may have it as their operand and result.
 Tensor place_of(const Tensor& gradient, at::ScalarType type);
 
 /// Runs the backward pass from a scalar. `keep`: what the graph saved stays until the graph goes,

@@ -4,9 +4,10 @@
 // that no step needs a horizontal sum.
 namespace {
 
-// Queries whose scores with kKeyChunk keys are alive at once. Sequences of more keys take them chunk by
-// chunk and correct the running sums (Milakov and Gimelshein 2018, "Online normalizer calculation for
-// softmax", arXiv 1805.02867), so that the scores stay in the second cache whatever the length.
+// Queries whose scores with kKeyChunk keys are alive at once. Sequences of more keys take them
+// chunk by chunk and correct the running sums (Milakov and Gimelshein 2018, "Online normalizer
+// calculation for softmax", arXiv 1805.02867), so that the scores stay in the second cache whatever
+// the length.
 constexpr int64_t kQueryBlock = 64;
 
 /// Hands out aligned pieces of one buffer; without a base it only counts.

@@ -78,8 +78,15 @@ Tensor attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, con
                                   pointer<A>(log_sum_exp));
   });
   const bool chunked = k_rows.longest > kernels::kKeyChunk;
-  Saved saved{q,      k,      v,    log_sum_exp,                 chunked ? out.detach() : Tensor(),
-              q_rows, k_rows, args, wants_gradient(args_in.bias)};
+  Saved saved{q,
+              k,
+              v,
+              log_sum_exp,
+              chunked ? out.detach() : Tensor(),
+              q_rows,
+              k_rows,
+              args,
+              wants_gradient(args_in.bias)};
   return record(
       out, {q_in, k_in, v_in, args_in.bias}, "attention",
       [saved = std::move(saved)](const Tensors& g) { return attention_gradients(saved, g); });

@@ -90,9 +90,10 @@ NormResult add_norm(const Tensor& x_in, const Tensor& residual_in, const DropSit
                   wants_gradient(args.beta)};
   Tensors outputs{y};
   if (keep_sum) outputs.push_back(copy ? h : x.detach());
-  record(outputs, {x_in, residual_in, args.gamma, args.beta}, "add_norm",
-         [saved](const Tensors& g) { return norm_gradients(saved, g); },
-         [saved] { return norm_again(saved); });
+  record(
+      outputs, {x_in, residual_in, args.gamma, args.beta}, "add_norm",
+      [saved](const Tensors& g) { return norm_gradients(saved, g); },
+      [saved] { return norm_again(saved); });
   return {outputs[0], keep_sum ? outputs[1] : Tensor()};
 }
 

@@ -38,35 +38,36 @@ Tensor gated(kernels::Activation f, const Tensor& gate, const Tensor& up) {
 
 Tensor activation(kernels::Activation f, const Tensor& x_in) {
   const Tensor x = x_in.detach().contiguous();
-  return record(activated(f, x), {x_in}, "activation",
-                [f, x](const Tensors& g) -> Tensors {
-                  const Tensor dx = place_of(g[0], x.scalar_type());
-                  const Tensor dy = dense_as(g[0], x.scalar_type());
-                  dispatch(x, [&](auto* tag) {
-                    using T = std::remove_pointer_t<decltype(tag)>;
-                    kernels::activation_backward(f, pointer<T>(x), pointer<T>(dy), pointer<T>(dx),
-                                                 x.numel());
-                  });
-                  return {dx};
-                },
-                [f, x] { return activated(f, x); });
+  return record(
+      activated(f, x), {x_in}, "activation",
+      [f, x](const Tensors& g) -> Tensors {
+        const Tensor dx = place_of(g[0], x.scalar_type());
+        const Tensor dy = dense_as(g[0], x.scalar_type());
+        dispatch(x, [&](auto* tag) {
+          using T = std::remove_pointer_t<decltype(tag)>;
+          kernels::activation_backward(f, pointer<T>(x), pointer<T>(dy), pointer<T>(dx), x.numel());
+        });
+        return {dx};
+      },
+      [f, x] { return activated(f, x); });
 }
 
 Tensor gated_activation(kernels::Activation f, const Tensor& gate_in, const Tensor& up_in) {
   const Tensor gate = gate_in.detach().contiguous(), up = up_in.detach().contiguous();
-  return record(gated(f, gate, up), {gate_in, up_in}, "gated_activation",
-                [f, gate, up](const Tensors& g) -> Tensors {
-                  const Tensor dup = place_of(g[0], up.scalar_type());
-                  const Tensor dy = dense_as(g[0], up.scalar_type());
-                  const Tensor dgate = at::empty_like(gate);
-                  dispatch(up, [&](auto* tag) {
-                    using T = std::remove_pointer_t<decltype(tag)>;
-                    kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy),
-                                            pointer<T>(dgate), pointer<T>(dup), up.numel());
-                  });
-                  return {dgate, dup};
-                },
-                [f, gate, up] { return gated(f, gate, up); });
+  return record(
+      gated(f, gate, up), {gate_in, up_in}, "gated_activation",
+      [f, gate, up](const Tensors& g) -> Tensors {
+        const Tensor dup = place_of(g[0], up.scalar_type());
+        const Tensor dy = dense_as(g[0], up.scalar_type());
+        const Tensor dgate = at::empty_like(gate);
+        dispatch(up, [&](auto* tag) {
+          using T = std::remove_pointer_t<decltype(tag)>;
+          kernels::gated_backward(f, pointer<T>(gate), pointer<T>(up), pointer<T>(dy),
+                                  pointer<T>(dgate), pointer<T>(dup), up.numel());
+        });
+        return {dgate, dup};
+      },
+      [f, gate, up] { return gated(f, gate, up); });
 }
 
 namespace {
