@@ -81,7 +81,7 @@ struct AttentionBackward {
     clear_last_steps<P>(s.rows, dp, u.gradients);
     for (int64_t i = 0; i < s.padded; ++i) u.sums[i] = u.terms[i] = 0;
     for (int64_t i = 0; i < s.rows; ++i) u.sums[i] = log_sum_exp[(row + i) * shape.heads + s.head];
-    if (out == nullptr) return;  // differentiate() finds the terms
+    if (out == nullptr) return;  // probabilities() adds the terms up
     const T* value = out + row * width + s.head * d;
     for (int64_t i = 0; i < s.rows; ++i) {
       V sum = V::zero();
