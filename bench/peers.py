@@ -167,6 +167,18 @@ def cpu_name():
     return platform.processor()
 
 
+BY_HAND = "<!-- From here on written by hand; scripts/bench-peers keeps it. -->"
+
+
+def by_hand(path):
+    """What a person wrote below the table, which a new table must not take away."""
+    if not os.path.exists(path):
+        return ""
+    with open(path, encoding="utf-8") as file:
+        _, marker, text = file.read().partition(BY_HAND)
+    return "\n" + marker + text if marker else ""
+
+
 def write(arguments, rows, threads):
     peer_best = {}
     for m, t, s, _, _, p in rows:
@@ -197,7 +209,7 @@ def write(arguments, rows, threads):
             f"{ours['faults_per_step']:.0f} | {ours['peak_bytes'] / 1e6:.0f} | {theirs['peak_bytes'] / 1e6:.0f} |")
     path = arguments.out
     with open(path + ".tmp", "w") as file:
-        file.write("\n".join(lines) + "\n")
+        file.write("\n".join(lines) + "\n" + by_hand(path))
     os.replace(path + ".tmp", path)
 
 

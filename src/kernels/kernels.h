@@ -51,10 +51,10 @@ enum class Activation : uint8_t { Gelu, GeluTanh, QuickGelu, Silu, Relu, Tanh, S
 /// y = f(x), count elements.
 template <class T>
 void activation_forward(Activation f, const T* x, T* y, int64_t count);
-/// dx = dy * f'(x).
+/// dx = dy * f'(x). dx may equal dy.
 template <class T>
 void activation_backward(Activation f, const T* x, const T* dy, T* dx, int64_t count);
-/// y = f(gate) * up.
+/// y = f(gate) * up. In the backward dup may equal dy.
 template <class T>
 void gated_forward(Activation f, const T* gate, const T* up, T* y, int64_t count);
 template <class T>

@@ -67,6 +67,10 @@ TYPED_TEST(Elementwise, ActivationsAndTheirGradientsMatchTheFormulas) {
         std::vector<T> y(x.size()), dx(x.size());
         activation_forward(kind, x.data() + 1, y.data() + 1, count);
         activation_backward(kind, x.data() + 1, dy.data() + 1, dx.data() + 1, count);
+        std::vector<T> over = dy;
+        activation_backward(kind, x.data() + 1, over.data() + 1, over.data() + 1, count);
+        for (int64_t i = 1; i <= count; ++i)
+          ASSERT_EQ(value_of(over[i]), value_of(dx[i])) << set << ": written over dy";
         for (int64_t i = 1; i <= count; i += count > 5000 ? 13 : 1) {
           const double v = value_of(x[i]);
           check_near(y[i], f(kind, v), 1e-7 * (1 + std::abs(v)), set);
@@ -128,7 +132,12 @@ TYPED_TEST(Elementwise, GatedFormsMultiplyByUp) {
       std::vector<T> y(count), dgate(count), dup(count);
       gated_forward(kind, gate.data(), up.data(), y.data(), count);
       gated_backward(kind, gate.data(), up.data(), dy.data(), dgate.data(), dup.data(), count);
+      std::vector<T> over = dy, gate_over(count);
+      gated_backward(kind, gate.data(), up.data(), over.data(), gate_over.data(), over.data(),
+                     count);
       for (int64_t i = 0; i < count; ++i) {
+        ASSERT_EQ(value_of(over[i]), value_of(dup[i])) << set << ": written over dy";
+        ASSERT_EQ(value_of(gate_over[i]), value_of(dgate[i])) << set << ": written over dy";
         const double g = value_of(gate[i]), u = value_of(up[i]), d = value_of(dy[i]);
         check_near(y[i], f(kind, g) * u, 2e-6, set);
         check_near(dup[i], f(kind, g) * d, 2e-6, set);
