@@ -217,8 +217,11 @@ struct AdamW {
 template <class T>
 void adamw(const AdamW& options, T* p, const T* gradient, T* m, T* v, const uint8_t* mask,
            int64_t count);
+/// What stands in `place` for a row without a gradient: its moments shrink; it has had none so far,
+/// so that its moments, all zeros, are neither read nor written.
+constexpr int32_t kNoGradient = -1, kNeverAGradient = -2;
 /// The same where only some rows of p [rows, cols] have a gradient: place[r] is the row of
-/// `gradient` that is row r's, -1 for zeros.
+/// `gradient` that is row r's, or one of the above.
 template <class T>
 void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* place, T* m, T* v,
                 int64_t rows, int64_t cols);

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "tensor/compat.h"
+#include "tensor/torch.h"
 
 namespace attune {
 
@@ -241,6 +242,18 @@ void keep_freed_memory() {
     return true;
   }();
   static_cast<void>(done);
+}
+
+at::Tensor zeros_when_written(const at::Tensor& like) {
+  const size_t bytes = like.nbytes();
+  if (bytes == 0) return at::zeros_like(like);
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+#ifdef MADV_NOHUGEPAGE
+  static_cast<void>(::madvise(memory, bytes, MADV_NOHUGEPAGE));  // a row brings no 2 MiB with it
+#endif
+  return at::from_blob(
+      memory, like.sizes(), [bytes](void* data) { ::munmap(data, bytes); }, like.options());
 }
 
 }  // namespace attune

@@ -1,4 +1,6 @@
 #pragma once
+#include <ATen/core/Tensor.h>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -19,5 +21,9 @@ MemoryCounts memory_counts();
 /// made, after segments that are free as a whole have been given back. std::bad_alloc when the
 /// system has no more. Once a process; further calls do nothing.
 void keep_freed_memory();
+
+/// Zeros like a tensor, of which the system gives a page only once something is written there.
+/// Errors: std::bad_alloc.
+at::Tensor zeros_when_written(const at::Tensor& like);
 
 }  // namespace attune

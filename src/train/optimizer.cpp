@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "kernels/kernels.h"
 #include "tensor/autograd.h"
+#include "tensor/memory.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
@@ -15,9 +16,16 @@ AdamW::Moments& AdamW::moments(const Param& param) {
   const std::pair<std::map<std::string, Moments>::iterator, bool> made =
       moments_.try_emplace(param.name);
   Moments& moment = made.first->second;
-  if (made.second) {
-    const Tensor plain = param.value.detach();
-    moment = {at::zeros_like(plain), at::zeros_like(plain), at::zeros({1}, at::kLong)};
+  if (!made.second) return moment;
+  const Tensor plain = param.value.detach();
+  moment.steps = at::zeros({1}, at::kLong);
+  if (param.value.grad().defined() && param.value.grad().is_sparse()) {
+    moment.m = zeros_when_written(plain);
+    moment.v = zeros_when_written(plain);
+    moment.reached.assign(static_cast<size_t>(plain.size(0)), false);
+  } else {
+    moment.m = at::zeros_like(plain);
+    moment.v = at::zeros_like(plain);
   }
   return moment;
 }
@@ -46,25 +54,38 @@ bool all_held_back(const Param& param) {
          !param.mask.reshape({}).ne(0).item<bool>();
 }
 
+/// The rows whose moments are not all zero.
+std::vector<bool> rows_with_moments(const Tensor& m, const Tensor& v) {
+  const Tensor any = at::logical_or(m.ne(0).any(1), v.ne(0).any(1));
+  const bool* first = pointer<const bool>(any);
+  return std::vector<bool>(first, first + any.numel());
+}
+
 /// Row gradients of a table (tensor/autograd.h).
 template <class T>
 void update_rows(const kernels::AdamW& options, const Tensor& value, const RowGradient& gradient,
-                 const Tensor& m, const Tensor& v) {
-  std::vector<int32_t> places(static_cast<size_t>(value.size(0)), -1);
+                 const Tensor& m, const Tensor& v, std::vector<bool>& reached) {
+  if (reached.empty()) reached = rows_with_moments(m, v);
+  std::vector<int32_t> places;
+  for (const bool before : reached)
+    places.push_back(before ? kernels::kNoGradient : kernels::kNeverAGradient);
   const int64_t* row = pointer<const int64_t>(gradient.rows);
-  for (int64_t i = 0; i < gradient.rows.numel(); ++i)
+  for (int64_t i = 0; i < gradient.rows.numel(); ++i) {
     places[static_cast<size_t>(row[i])] = static_cast<int32_t>(i);
+    reached[static_cast<size_t>(row[i])] = true;
+  }
   kernels::adamw_rows<T>(options, pointer<T>(value), pointer<const T>(gradient.values),
                          places.data(), pointer<T>(m), pointer<T>(v), value.size(0), value.size(1));
 }
 
 template <class T>
 void update(const kernels::AdamW& options, const Param& param, const Tensor& m, const Tensor& v,
-            const Tensor& mask) {
+            const Tensor& mask, std::vector<bool>& reached) {
   if (param.value.grad().is_sparse() && !mask.defined()) {
-    update_rows<T>(options, param.value, row_gradient(param.value.grad()), m, v);
+    update_rows<T>(options, param.value, row_gradient(param.value.grad()), m, v, reached);
     return;
   }
+  reached.clear();
   const Tensor gradient = dense_as(gradient_of(param.value), param.value.scalar_type());
   kernels::adamw<T>(options, pointer<T>(param.value), pointer<const T>(gradient), pointer<T>(m),
                     pointer<T>(v), pointer<const uint8_t>(mask), param.value.numel());
@@ -98,9 +119,9 @@ void AdamW::step(std::vector<Param>& params, double lr, double gradient_scale) {
     options.step = ++steps;
     options.gradient_scale = gradient_scale;
     if (param.value.scalar_type() == at::kDouble) {
-      update<double>(options, param, moment.m, moment.v, mask);
+      update<double>(options, param, moment.m, moment.v, mask, moment.reached);
     } else {
-      update<float>(options, param, moment.m, moment.v, mask);
+      update<float>(options, param, moment.m, moment.v, mask, moment.reached);
     }
     mark_changed(param.value);
   }

@@ -36,7 +36,8 @@ class AdamW {
 
  private:
   struct Moments {
-    Tensor m, v, steps;  // steps: int64 [1], counts updates of this tensor
+    Tensor m, v, steps;         // steps: int64 [1], counts updates of this tensor
+    std::vector<bool> reached;  // by row of a table: had it a gradient? empty: not known
   };
   Moments& moments(const Param& param);
 

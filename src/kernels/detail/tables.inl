@@ -263,6 +263,19 @@ void adamw(const AdamW& o, T* p, const T* gradient, T* m, T* v, const uint8_t* m
   for_vectors<vec_for<T>>(count, adamw_body<T>(o, p, gradient, m, v, mask));
 }
 
+namespace {
+
+/// What a step does to numbers whose moments and gradients are zero.
+template <class V, class T>
+void decay_row(T* p, int64_t cols, V keep) {
+  for (int64_t i = 0; i < cols; i += V::kWidth) {
+    const int n = lanes_at(i, cols, V::kWidth);
+    store_lanes(load_lanes<V>(p + i, n) * keep, p + i, n);
+  }
+}
+
+}  // namespace
+
 template <class T>
 void adamw_rows(const AdamW& o, T* p, const T* gradient, const int32_t* place, T* m, T* v,
                 int64_t rows, int64_t cols) {
@@ -272,6 +285,10 @@ void adamw_rows(const AdamW& o, T* p, const T* gradient, const int32_t* place, T
   for (int64_t r = 0; r < rows; ++r) {
     AdamWBody<V, T> row = whole;
     row.p += r * cols;
+    if (place[r] == kNeverAGradient) {
+      decay_row(row.p, cols, row.keep);
+      continue;
+    }
     row.m += r * cols;
     row.v += r * cols;
     row.gradient = place[r] < 0 ? nullptr : gradient + place[r] * cols;

@@ -197,7 +197,8 @@ template <class T>
 void check_adamw_rows() {
   const int64_t rows = 7, cols = 37;
   const std::vector<T> start = randoms<T>(1, rows * cols), g = randoms<T>(2, 2 * cols);
-  const std::vector<int32_t> place{-1, 1, -1, -1, 0, -1, -1};
+  constexpr int32_t kNone = kNoGradient;
+  const std::vector<int32_t> place{kNone, 1, kNone, kNone, 0, kNone, kNone};
   std::vector<T> dense(rows * cols, 0);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < cols && place[r] >= 0; ++c)
@@ -213,9 +214,32 @@ void check_adamw_rows() {
   });
 }
 
+/// Rows without moments: the same bits as with zeros, and nothing of theirs is touched.
+template <class T>
+void check_adamw_rows_never_reached() {
+  const int64_t rows = 4, cols = 37;
+  const std::vector<T> start = randoms<T>(1, rows * cols), g = randoms<T>(2, cols);
+  const std::vector<int32_t> place{kNeverAGradient, 0, kNeverAGradient, kNoGradient};
+  std::vector<T> dense(rows * cols, 0);
+  std::copy(g.begin(), g.end(), dense.begin() + cols);
+  for_each_isa([&](const char* set) {
+    std::vector<T> m(rows * cols, 0), v = m, n = m, w = m, p = start, q = start;
+    std::fill(m.begin(), m.begin() + cols, std::nan(""));  // not read
+    const AdamW o{1e-2, 0.9, 0.99, 1e-8, 0.1, 3, 0.5};
+    adamw_rows<T>(o, p.data(), g.data(), place.data(), m.data(), v.data(), rows, cols);
+    adamw<T>(o, q.data(), dense.data(), n.data(), w.data(), nullptr, rows * cols);
+    EXPECT_TRUE(p == q && v == w) << set;
+    EXPECT_TRUE(std::isnan(m[0]) && std::isnan(m[cols - 1])) << set;
+    EXPECT_TRUE(std::equal(m.begin() + cols, m.end(), n.begin() + cols)) << set;
+    EXPECT_NE(p[0], start[0]) << "the decay goes on";
+  });
+}
+
 TEST(AdamWStep, RowsWithoutAGradientMoveAsWithZeros) {
   check_adamw_rows<float>();
   check_adamw_rows<double>();
+  check_adamw_rows_never_reached<float>();
+  check_adamw_rows_never_reached<double>();
 }
 TEST(AdamWStep, LeavesMaskedElementsAlone) {
   check_adamw<float>(true);

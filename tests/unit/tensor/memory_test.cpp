@@ -1,7 +1,10 @@
 #include "tensor/memory.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "tensor/torch.h"
@@ -79,6 +82,34 @@ TEST(KeepFreedMemory, WhatManyTensorsLeftHoldsOneOfTheirSize) {
   const MemoryCounts after = memory_counts();
   EXPECT_EQ(after.in_use + after.kept, before.in_use + before.kept);
   EXPECT_EQ(after.made, before.made);
+}
+
+TEST(ZerosWhenWritten, AreZerosOfTheShapeThatHoldWhatIsWritten) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble})
+    for (const int64_t rows : {int64_t{0}, int64_t{1}, int64_t{3000}}) {
+      const at::Tensor like = at::ones({rows, 7}, type);
+      at::Tensor x = zeros_when_written(like);
+      EXPECT_EQ(x.sizes(), like.sizes());
+      EXPECT_EQ(x.scalar_type(), type);
+      EXPECT_TRUE(at::equal(x, at::zeros_like(like)));
+      x.add_(2);
+      EXPECT_TRUE(at::equal(x, like + 1));
+    }
+}
+
+TEST(ZerosWhenWritten, GetPagesOfTheSystemWhereSomethingIsWritten) {
+  const at::Tensor x = zeros_when_written(at::empty({1 << 14, 1024}, at::kFloat));  // 64 MiB
+  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  std::vector<unsigned char> there((x.nbytes() + page - 1) / page);
+  const auto pages = [&] {
+    EXPECT_EQ(::mincore(x.data_ptr(), x.nbytes(), there.data()), 0);
+    return std::count_if(there.begin(), there.end(), [](unsigned char c) { return (c & 1) != 0; });
+  };
+  EXPECT_EQ(pages(), 0);
+  x[77].fill_(1);
+  x[9000].fill_(1);
+  EXPECT_GE(pages(), 2);
+  EXPECT_LE(pages(), 4);
 }
 
 TEST(KeepFreedMemory, SmallAndEmptyTensorsWork) {
