@@ -59,17 +59,16 @@ const kernels::PackedMatrix& WeightCopies::refresh(Copy& copy, const Tensor& wei
 const kernels::PackedMatrix& WeightCopies::forward(const Tensor& weight) {
   return refresh(forward_, weight, true);
 }
-const kernels::PackedMatrix& WeightCopies::backward(const Tensor& weight) {
+const kernels::PackedMatrix& WeightCopies::backward(const Tensor& weight, int64_t rows) {
   if (!backward_.packed) {
-    kernels::PackedMatrix& place = shared_place(weight.size(0), weight.size(1));
-    if (place.fill_transposed(forward(weight))) return place;
+    const kernels::PackedMatrix& straight = forward(weight);
+    if (rows >= kFewRows || CountedBytes::all() + straight.bytes() > kRoom) {
+      kernels::PackedMatrix& place = shared_place(weight.size(0), weight.size(1));
+      if (place.fill_transposed(straight)) return place;
+    }
+    kept_ = CountedBytes(straight.bytes());
   }
   return refresh(backward_, weight, false);
-}
-
-int64_t WeightCopies::bytes() const {
-  return (forward_.packed ? forward_.packed->bytes() : 0) +
-         (backward_.packed ? backward_.packed->bytes() : 0);
 }
 
 namespace {
@@ -87,10 +86,10 @@ void multiply_weight(const Tensor& a, const WeightSource& weight, bool transpose
                      const Tensor& bias) {
   const void* bias_data = bias.defined() ? bias.data_ptr() : nullptr;
   if (weight.codes == nullptr && weight.copies != nullptr && dtype_of(a) == DType::BF16) {
-    kernels::gemm(
-        view(a),
-        transposed ? weight.copies->forward(weight.dense) : weight.copies->backward(weight.dense),
-        target(c), bias_data, false);
+    kernels::gemm(view(a),
+                  transposed ? weight.copies->forward(weight.dense)
+                             : weight.copies->backward(weight.dense, a.size(0)),
+                  target(c), bias_data, false);
     return;
   }
   const Tensor plain = weight.codes != nullptr ? decoded(*weight.codes, a.scalar_type())

@@ -1,8 +1,10 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "kernels/gemm.h"
@@ -11,28 +13,51 @@
 
 namespace attune {
 
+/// Bytes that count in a sum of the process for as long as this lives.
+class CountedBytes {
+ public:
+  CountedBytes() = default;
+  explicit CountedBytes(int64_t bytes) : bytes_(bytes) { all_ += bytes; }
+  CountedBytes(CountedBytes&& other) noexcept : bytes_(std::exchange(other.bytes_, 0)) {}
+  CountedBytes& operator=(CountedBytes&& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~CountedBytes() { all_ -= bytes_; }
+  static int64_t all() { return all_; }
+
+ private:
+  static inline std::atomic<int64_t> all_ = 0;
+  int64_t bytes_ = 0;
+};
+
 /// Compute copies of one weight [out, in]: packed for the forward product, remade when the weight
-/// changes; the backward product's copy is turned out of it for each product where that is quick
-/// (about a hundredth of the product's time at 512 rows), and kept elsewhere. Only bf16 keeps
-/// copies; float and double multiply the weight in place. A weight that trains keeps none either:
-/// each would serve one product of a micro-batch.
+/// changes; the backward product's copy too once a product has few rows, as long as there is room,
+/// else it is turned out of that for each product where the instruction set can (a tenth of a LoRA
+/// step of 128 rows through BERT-base, a hundredth at 2,048). Only bf16 keeps copies; float and
+/// double multiply the weight in place. A weight that trains keeps none either: each would serve
+/// one product of a micro-batch.
 class WeightCopies {
  public:
+  /// Fewer rows than this are few: what they activate is small, and turning costs them most.
+  static constexpr int64_t kFewRows = 1024;
+  /// Bytes that all backward copies of the process may take.
+  static constexpr int64_t kRoom = int64_t{256} << 20;
+
+  WeightCopies() = default;
   /// W^T as right operand [in, out].
   const kernels::PackedMatrix& forward(const at::Tensor& weight);
-  /// W as right operand [out, in]; holds until the next product by a weight of that shape.
-  const kernels::PackedMatrix& backward(const at::Tensor& weight);
-  int64_t bytes() const;
+  /// W as right operand [out, in] of a product of so many rows; holds until the next product by a
+  /// weight of that shape.
+  const kernels::PackedMatrix& backward(const at::Tensor& weight, int64_t rows);
   /// Frees the copies; they are made again when they are asked for.
-  void drop() {
-    forward_ = Copy();
-    backward_ = Copy();
-  }
+  void drop() { *this = WeightCopies(mapped_); }
   /// The weight stands in a mapped file: once it is copied its pages may go (base/file.h).
   void weight_is_mapped(bool mapped) { mapped_ = mapped; }
   bool weight_is_mapped() const { return mapped_; }
 
  private:
+  explicit WeightCopies(bool mapped) : mapped_(mapped) {}
   struct Copy {
     const void* data = nullptr;
     int64_t version = -1;
@@ -40,6 +65,7 @@ class WeightCopies {
   };
   const kernels::PackedMatrix& refresh(Copy& copy, const at::Tensor& weight, bool transposed);
   Copy forward_, backward_;
+  CountedBytes kept_;  // of backward_
   bool mapped_ = false;
 };
 
