@@ -188,23 +188,21 @@ Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType t
                  int64_t padding) {
   ATTUNE_ASSERT(!tables.empty() && tables.size() <= 4 && tables.size() == indices.size());
   Tensors plain, read, places;
+  std::vector<bool> needed, sparse;
   for (size_t i = 0; i < tables.size(); ++i) {
     check_indices(indices[i], tables[i].size(0), i);
     plain.push_back(tables[i].detach().contiguous());
-    const Lookup rows = lookup(plain[i], indices[i], wants_gradient(tables[i]));
+    needed.push_back(wants_gradient(tables[i]));
+    // Only where autograd hands it to the table itself: not every operation takes sparse ones.
+    sparse.push_back(tables[i].is_leaf() && tables[i].numel() >= kLargeTable &&
+                     indices[i].numel() <= tables[i].size(0) / kFewRows);
+    const Lookup rows = lookup(plain[i], indices[i], needed[i]);
     read.push_back(rows.table);
     places.push_back(rows.index);
   }
   Tensor y = at::empty({indices[0].size(0), tables[0].size(1)},
                        tables[0].options().dtype(type).requires_grad(false));
   dispatch(y, [&](auto* tag) { gather<std::remove_pointer_t<decltype(tag)>>(read, places, y); });
-  std::vector<bool> needed, sparse;
-  for (const Tensor& table : tables) {
-    needed.push_back(wants_gradient(table));
-    // Only where autograd hands it to the table itself: not every operation takes sparse ones.
-    sparse.push_back(table.is_leaf() && table.numel() >= kLargeTable &&
-                     y.size(0) <= table.size(0) / kFewRows);
-  }
   return record(y, tables, "embedding", [=](const Tensors& g) -> Tensors {
     const Tensor dy = dense_as(g[0], type);
     Tensors result(plain.size());
