@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 #include "tensor/autograd.h"
 #include "tensor/memory.h"
+#include "tensor/rows.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
@@ -154,6 +155,26 @@ void AdamW::expect(const std::vector<Param>& params, const std::vector<std::stri
            "resume with the recipe of the run",
            name);
     moments(*param);
+  }
+}
+
+void AdamW::compact() {
+  constexpr int64_t kLarge = 1 << 20;
+  for (std::pair<const std::string, Moments>& entry : moments_) {
+    Moments& moment = entry.second;
+    if (moment.m.dim() != 2 || moment.m.numel() < kLarge) continue;
+    std::vector<bool> reached = rows_with_moments(moment.m, moment.v);
+    std::vector<int64_t> rows;
+    for (size_t i = 0; i < reached.size(); ++i)
+      if (reached[i]) rows.push_back(static_cast<int64_t>(i));
+    if (2 * rows.size() > reached.size()) continue;
+    const Tensor index = int64_tensor(rows);
+    for (Tensor* values : {&moment.m, &moment.v}) {
+      Tensor few = zeros_when_written(*values);
+      few.index_copy_(0, index, values->index_select(0, index));
+      *values = few;
+    }
+    moment.reached = std::move(reached);
   }
 }
 

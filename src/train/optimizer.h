@@ -31,6 +31,9 @@ class AdamW {
   /// Zero moments for exactly these tensors, for a checkpoint's values to be copied in.
   /// Errors: BadInput when `names` holds one that is not trained.
   void expect(const std::vector<Param>& params, const std::vector<std::string>& names);
+  /// After values were copied in: tables most rows of which have no moments give their memory back.
+  /// The tensors of an earlier state() are others than those of the next.
+  void compact();
   /// Drops all moments and step counts.
   void forget() { moments_.clear(); }
 

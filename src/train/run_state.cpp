@@ -139,7 +139,9 @@ void copy_tensors(const std::string& path, const SafetensorsFile& file,
   }
   at::NoGradGuard no_grad;
   for (const std::pair<std::string, Tensor>& entry : tensors) {
-    entry.second.detach().copy_(file.tensor(entry.first));
+    const Tensor saved = file.tensor(entry.first);
+    entry.second.detach().copy_(saved);
+    release_pages(saved.data_ptr(), saved.nbytes());
     mark_changed(entry.second);
   }
 }

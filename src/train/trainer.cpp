@@ -97,6 +97,7 @@ void Trainer::restore() {
     optimizer_.expect(params_, state.moments);
     return state_tensors();
   });
+  optimizer_.compact();
   loader_.seek(run_.position, run_.cut_rows);
   stopped_early_ = config_.patience > 0 && run_.worse_evals >= config_.patience;
   log_info("going on from step {} ({:.1f} % done)", run_.step, 100 * clock().progress);

@@ -115,6 +115,12 @@ TEST(RowGradients, MomentsThatWereSavedGoOnWithTheirRows) {
   second.expect(other, first.tensors());
   const std::vector<std::pair<std::string, Tensor>> saved = first.state(), to = second.state();
   for (size_t i = 0; i < saved.size(); ++i) to[i].second.copy_(saved[i].second);
+  second.compact();
+  for (size_t i = 0; i < saved.size(); ++i) {
+    const Tensor now = second.state()[i].second;
+    EXPECT_TRUE(at::equal(now, saved[i].second)) << saved[i].first;
+    EXPECT_EQ(now.data_ptr() == to[i].second.data_ptr(), i == 2) << "all but the count are others";
+  }
   // Rows that no batch from here on looks up still move by the moments of before.
   for (uint64_t key = 5; key < 7; ++key) {
     step_with(first, one, key);
