@@ -159,10 +159,9 @@ void AdamW::expect(const std::vector<Param>& params, const std::vector<std::stri
 }
 
 void AdamW::compact() {
-  constexpr int64_t kLarge = 1 << 20;
   for (std::pair<const std::string, Moments>& entry : moments_) {
     Moments& moment = entry.second;
-    if (moment.m.dim() != 2 || moment.m.numel() < kLarge) continue;
+    if (moment.m.dim() != 2) continue;
     std::vector<bool> reached = rows_with_moments(moment.m, moment.v);
     std::vector<int64_t> rows;
     for (size_t i = 0; i < reached.size(); ++i)
