@@ -64,6 +64,9 @@ class Forward {
   bool touched(int site) const;
   /// A projection at a Weight site, every edit included.
   Tensor project(int site, const Tensor& x);
+  /// Projections of one input, as one node where their edits allow that: the downs of all low-rank
+  /// terms are one product then, and the gradients of x are summed where they are made.
+  std::vector<Tensor> project(const std::vector<int>& sites, const Tensor& x);
   /// The projection at a Weight site when no edit acts there (a thawed weight is none), for
   /// products made a few rows at a time; else empty.
   std::optional<PlainProjection> plain_projection(int site);

@@ -10,9 +10,9 @@ namespace attune {
 
 namespace {
 
-LowRankTerm term_of(const SitePlan::Entry& entry) {
+LowRankTerm term_of(const SitePlan::Entry& entry, size_t output = 0) {
   const LowRank& low = std::get<LowRank>(*entry.edit);
-  return {low.down, low.up, low.scale, low.dropout, entry.dropout_site};
+  return {low.down, low.up, low.scale, low.dropout, entry.dropout_site, output};
 }
 
 /// y * by or y + by along the rows, in the master type, so that small trained steps survive bf16.
@@ -79,6 +79,31 @@ Tensor Forward::project(int id_in, const Tensor& x) {
     parts.push_back(plan != nullptr ? side_edits(*plan, 0, inputs, lane, own) : own);
   }
   return join_lanes(parts);
+}
+
+std::vector<Tensor> Forward::project(const std::vector<int>& sites, const Tensor& x) {
+  bool together = true;
+  for (const int site : sites) {
+    const int id = resolve(site);
+    const SitePlan* plan = lanes_[0].plan->at(id);
+    together = together && !lanes_differ(id) && (plan == nullptr || plan->only_low_rank());
+  }
+  std::vector<Tensor> results;
+  if (!together) {
+    for (const int site : sites) results.push_back(project(site, x));
+    return results;
+  }
+  std::vector<Projection> projections;
+  std::vector<LowRankTerm> terms;
+  for (const int site : sites) {
+    const int id = resolve(site);
+    WeightSlot& slot = model_.slot(model_.sites()[static_cast<size_t>(id)]);
+    SitePlan* plan = const_cast<Plan*>(lanes_[0].plan)->mutable_at(id);
+    for (size_t i = 0; plan != nullptr && i < plan->edits.size(); ++i)
+      terms.push_back(term_of(plan->edits[i], projections.size()));
+    projections.push_back({source_of(slot, plan), bias_of(slot, plan)});
+  }
+  return linear(x, projections, terms, parts_[0].keys);
 }
 
 std::optional<PlainProjection> Forward::plain_projection(int id_in) {

@@ -93,8 +93,9 @@ AttentionArgs Block::arguments(Forward& pass, int probs) const {
 
 Tensor Block::self_attention(Forward& pass, StackPass& shared, const Tensor& in) const {
   const AttentionPart& a = sites_.self;
-  Tensor q = pass.project(a.q, in);
-  KeyValues kv{pass.project(a.k, in), pass.project(a.v, in), pass.rows()};
+  const std::vector<Tensor> projected = pass.project({a.q, a.k, a.v}, in);
+  Tensor q = projected[0];
+  KeyValues kv{projected[1], projected[2], pass.rows()};
   if (spec_.rotary.dims > 0) {
     const RotaryTable& table = shared.rotary();
     q = rotate(q, table, spec_.heads, spec_.head_size);
@@ -126,7 +127,8 @@ KeyValues Block::memory_keys(Forward& pass, const StackPass& shared) const {
   const RowIndex none;
   pass.enter(shared.memory_stream, none);
   const Tensor memory = pass.at(a.memory, shared.memory);
-  const KeyValues kv{pass.project(a.k, memory), pass.project(a.v, memory), pass.rows()};
+  const std::vector<Tensor> projected = pass.project({a.k, a.v}, memory);
+  const KeyValues kv{projected[0], projected[1], pass.rows()};
   pass.enter(spec_.name, none);
   if (cache != nullptr) cache->cross[static_cast<size_t>(layer_)] = {kv.k, kv.v, kv.rows};
   return kv;
@@ -142,10 +144,13 @@ Tensor Block::cross_attention(Forward& pass, StackPass& shared, const Tensor& in
 }
 
 Tensor Block::feed_forward(Forward& pass, const Tensor& in) const {
-  const Tensor up = pass.project(sites_.up, in);
-  Tensor hidden = spec_.gated
-                      ? gated_activation(spec_.activation, pass.project(sites_.gate, in), up)
-                      : activation(spec_.activation, up);
+  Tensor hidden;
+  if (spec_.gated) {
+    const std::vector<Tensor> both = pass.project({sites_.gate, sites_.up}, in);
+    hidden = gated_activation(spec_.activation, both[0], both[1]);
+  } else {
+    hidden = activation(spec_.activation, pass.project(sites_.up, in));
+  }
   hidden = dropout(hidden, pass.drop(sites_.hidden, spec_.inner_dropout));
   hidden = pass.at(sites_.hidden, hidden);
   return pass.at(sites_.ffn_out, pass.project(sites_.down, hidden));

@@ -60,10 +60,10 @@ template <class T>
 void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* place, T* m, T* v,
                 int64_t rows, int64_t cols);
 template <class T>
-void low_rank_pass(const T* x, const T* in, const T* out, int64_t rows, int64_t k, int64_t n,
-                   int64_t rank, T* inner, T* y);
+void low_rank_pass(const T* x, const T* in, int64_t rows, int64_t k, const Columns<T>& inner,
+                   const LowRankTarget<T>* targets, int count);
 template <class T>
-void low_rank_gradient(const T* inner, const T* x, int64_t rows, int64_t cols, int64_t rank,
+void low_rank_gradient(const Columns<const T>& inner, const T* x, int64_t rows, int64_t cols,
                        double scale, bool transposed, acc_t<T>* g);
 template <class T>
 void low_rank_turn(const acc_t<T>* up, int64_t n, int64_t rank, double scale, T* w);

@@ -92,6 +92,28 @@ void add_rows(const typename P::Elem* a, int64_t lda, const typename P::Elem* b,
   }
 }
 
+/// A target with its right operand packed: [pairs][wide].
+template <class T, class P>
+struct PackedTarget {
+  using E = typename P::Elem;
+  int64_t pairs, wide;
+  const E* second;
+
+  /// y += inner second for `count` rows from `begin` on; `left` has room for kSideRows packed rows.
+  void add(const LowRankTarget<T>& to, int64_t begin, int64_t count, E* left) const {
+    const Columns<const T>& from = to.inner;
+    const int64_t narrow = round_up(pairs, P::Vector::kWidth);
+    P::rows(from.data + begin * from.width + from.first, from.width, count, from.rank, left,
+            narrow);
+    T* y = to.y + begin * to.n;
+    int64_t r = 0;
+    for (; r + 4 <= count; r += 4)
+      add_rows<T, P, 4>(left + r * narrow, narrow, second, wide, pairs, to.n, y + r * to.n, to.n);
+    for (; r < count; ++r)
+      add_rows<T, P, 1>(left + r * narrow, narrow, second, wide, pairs, to.n, y + r * to.n, to.n);
+  }
+};
+
 template <class T, class P>
 struct LowRankPass {
   using V = typename P::Vector;
@@ -99,64 +121,70 @@ struct LowRankPass {
   using A = typename V::Scalar;
   static constexpr int kTogether = V::kWidth == 16 ? 2 : 1;  // rows of one call of dots()
   static constexpr int kRanks = V::kWidth / kTogether;
-  int64_t rows, k, n, rank;
+  int64_t k;
   const T* x;
-  T* inner;
-  T* y;  // or null
-  // Packed: rows of x and of `first` are `depth` elements, `second` is [pairs][wide].
-  int64_t depth, pairs, wide;
+  const Columns<T>& inner;
+  // Packed: rows of x and of `first` are `depth` elements.
+  int64_t depth;
   const E* first;
-  const E* second;
 
   void make_inner(const E* left, int64_t begin, int64_t count) const {
     for (int64_t r = 0; r < count; r += kTogether)
-      for (int64_t j = 0; j < rank; j += kRanks) {
+      for (int64_t j = 0; j < inner.rank; j += kRanks) {
         A sums[V::kWidth];
         dots<P, kTogether>(left + r * depth, first + j * depth, depth, sums);
         for (int64_t i = 0; i < kTogether && r + i < count; ++i)
-          store_lanes_of<V>(sums + i * kRanks, inner + (begin + r + i) * rank + j,
-                            lanes_at(j, rank, kRanks));
+          store_lanes_of<V>(sums + i * kRanks,
+                            inner.data + (begin + r + i) * inner.width + inner.first + j,
+                            lanes_at(j, inner.rank, kRanks));
       }
   }
-  void block(int64_t begin, int64_t count) const {
-    const int64_t narrow = round_up(pairs, V::kWidth);
+  void block(int64_t begin, int64_t count, const LowRankTarget<T>* targets,
+             const PackedTarget<T, P>* packed, int many, int64_t narrow) const {
     E* left = detail::scratch<E>(1, kSideRows * (depth + narrow));
-    E* again = left + kSideRows * depth;
     P::rows(x + begin * k, k, count, k, left, depth);
     make_inner(left, begin, count);
-    if (y == nullptr) return;
-    P::rows(inner + begin * rank, rank, count, rank, again, narrow);
-    T* to = y + begin * n;
-    int64_t r = 0;
-    for (; r + 4 <= count; r += 4)
-      add_rows<T, P, 4>(again + r * narrow, narrow, second, wide, pairs, n, to + r * n, n);
-    for (; r < count; ++r)
-      add_rows<T, P, 1>(again + r * narrow, narrow, second, wide, pairs, n, to + r * n, n);
+    for (int i = 0; i < many; ++i)
+      packed[i].add(targets[i], begin, count, left + kSideRows * depth);
   }
 };
 
 }  // namespace
 
 template <class T>
-void low_rank_pass(const T* x, const T* in, const T* out, int64_t rows, int64_t k, int64_t n,
-                   int64_t rank, T* inner, T* y) {
+void low_rank_pass(const T* x, const T* in, int64_t rows, int64_t k, const Columns<T>& inner,
+                   const LowRankTarget<T>* targets, int count) {
   using P = pack_for<T>;
   using V = typename P::Vector;
   using E = typename P::Elem;
+  using Pass = LowRankPass<T, P>;
   const int64_t depth = round_up(packed_count<P>(k), V::kWidth),
-                ranks = round_up(rank, LowRankPass<T, P>::kRanks), pairs = packed_count<P>(rank),
-                wide = round_up(n, V::kWidth);
-  E* first = detail::scratch<E>(0, ranks * depth + (y == nullptr ? 0 : pairs * wide));
+                ranks = round_up(inner.rank, Pass::kRanks);
+  int64_t room = ranks * depth, narrow = 0;
+  PackedTarget<T, P>* packed = detail::scratch<PackedTarget<T, P>>(2, count);
+  for (int i = 0; i < count; ++i) {
+    packed[i].pairs = packed_count<P>(targets[i].inner.rank);
+    packed[i].wide = round_up(targets[i].n, V::kWidth);
+    room += packed[i].pairs * packed[i].wide;
+    const int64_t own = round_up(packed[i].pairs, V::kWidth);
+    narrow = own > narrow ? own : narrow;
+  }
+  E* first = detail::scratch<E>(0, room);
+  P::rows(in, k, inner.rank, k, first, depth);
+  for (int64_t i = inner.rank * depth; i < ranks * depth; ++i) first[i] = 0;
   E* second = first + ranks * depth;
-  P::rows(in, k, rank, k, first, depth);
-  for (int64_t i = rank * depth; i < ranks * depth; ++i) first[i] = 0;
-  if (y != nullptr) P::inner_rows(out, n, rank, n, second, wide);
-  const LowRankPass<T, P> pass{rows, k, n, rank, x, inner, y, depth, pairs, wide, first, second};
+  for (int i = 0; i < count; ++i) {
+    const LowRankTarget<T>& target = targets[i];
+    P::inner_rows(target.out, target.n, target.inner.rank, target.n, second, packed[i].wide);
+    packed[i].second = second;
+    second += packed[i].pairs * packed[i].wide;
+  }
+  const Pass pass{k, x, inner, depth, first};
   const int64_t blocks = (rows + kSideRows - 1) / kSideRows;
   detail::share_out(blocks, detail::rows_a_piece(k * kSideRows), [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b)
-      pass.block(b * kSideRows,
-                 rows - b * kSideRows < kSideRows ? rows - b * kSideRows : kSideRows);
+      pass.block(b * kSideRows, rows - b * kSideRows < kSideRows ? rows - b * kSideRows : kSideRows,
+                 targets, packed, count, narrow);
   });
 }
 
@@ -187,17 +215,17 @@ void store_gradient(const acc_t<T>* sums, acc_t<T>* turned, int64_t width, int64
 }  // namespace
 
 template <class T>
-void low_rank_gradient(const T* inner, const T* x, int64_t rows, int64_t cols, int64_t rank,
+void low_rank_gradient(const Columns<const T>& inner, const T* x, int64_t rows, int64_t cols,
                        double scale, bool transposed, acc_t<T>* g) {
   using P = pack_for<T>;
   using V = typename P::Vector;
   using E = typename P::Elem;
   constexpr int64_t kStrip = 4 * V::kWidth;
-  const int64_t lanes = round_up(rank, V::kWidth);
+  const int64_t rank = inner.rank, lanes = round_up(rank, V::kWidth);
   const int64_t pairs = packed_count<P>(rows), depth = round_up(pairs, V::kWidth);
   E* by_row = detail::scratch<E>(0, 2 * depth * lanes);
   E* left = by_row + depth * lanes;  // inner^T, [lanes][depth]
-  P::inner_rows(inner, rank, rows, rank, by_row, lanes);
+  P::inner_rows(inner.data + inner.first, inner.width, rows, rank, by_row, lanes);
   for (int64_t i = pairs * lanes; i < depth * lanes; ++i) by_row[i] = 0;
   transpose_blocks<P>(by_row, depth, lanes, left);
   const int64_t strips = (cols + kStrip - 1) / kStrip;

@@ -2,6 +2,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/low_rank.h"  // the types of its kernels, for declare.inl
+
 /// What the per-instruction-set files may call: plain functions compiled once with portable flags.
 /// Those files must not use inline code of the standard library that could leave the linker with
 /// one copy built for an instruction set this CPU lacks.
@@ -9,7 +11,7 @@ namespace attune::kernels::detail {
 
 /// A 64-byte aligned buffer of this thread that lives until the next request for the same slot
 /// (contents undefined). Slot 0 is for a call's own thread, slot 1 for the body of a parallel
-/// region, slot 2 for gemm.
+/// region, slot 2 for gemm and for what a call keeps beside slot 0.
 void* thread_scratch(int slot, size_t bytes);
 
 /// Runs piece(body, begin, end) over all of [0, count) on every thread. Each begins with a part of

@@ -83,22 +83,22 @@ kernels::MutableMatrix target(const Tensor& x) {
 }  // namespace
 
 void multiply_weight(const Tensor& a, const WeightSource& weight, bool transposed, const Tensor& c,
-                     const Tensor& bias) {
+                     const Tensor& bias, bool accumulate) {
   const void* bias_data = bias.defined() ? bias.data_ptr() : nullptr;
   if (weight.codes == nullptr && weight.copies != nullptr && dtype_of(a) == DType::BF16) {
     kernels::gemm(view(a),
                   transposed ? weight.copies->forward(weight.dense)
                              : weight.copies->backward(weight.dense, a.size(0)),
-                  target(c), bias_data, false);
+                  target(c), bias_data, accumulate);
     return;
   }
   const Tensor plain = weight.codes != nullptr ? decoded(*weight.codes, a.scalar_type())
                                                : dense_as(weight.dense, a.scalar_type());
   if (weight.codes != nullptr && dtype_of(a) == DType::BF16) {
-    kernels::gemm(view(a), packed_once(view(plain, transposed)), target(c), bias_data, false);
+    kernels::gemm(view(a), packed_once(view(plain, transposed)), target(c), bias_data, accumulate);
     return;
   }
-  kernels::gemm(view(a), view(plain, transposed), target(c), bias_data, false);
+  kernels::gemm(view(a), view(plain, transposed), target(c), bias_data, accumulate);
 }
 
 namespace {
@@ -128,53 +128,94 @@ namespace {
 
 /// A weight that changes before it is multiplied by again.
 void multiply_once(const Tensor& a, const WeightSource& weight, bool transposed, const Tensor& c,
-                   const Tensor& bias) {
+                   const Tensor& bias, bool accumulate) {
   weight.copies->drop();
   const Tensor dense = dense_as(weight.dense, weight.dense.scalar_type());
   kernels::gemm(view(a), packed_once(view(dense, transposed)), target(c),
-                bias.defined() ? bias.data_ptr() : nullptr, false);
+                bias.defined() ? bias.data_ptr() : nullptr, accumulate);
+}
+
+/// A projection in a node: its tensors without history, and which of them want gradients.
+struct Place {
+  WeightSource weight;
+  Tensor bias;
+  bool need_weight, need_bias;
+
+  explicit Place(const Projection& projection)
+      : weight(projection.weight),
+        bias(projection.bias.defined() ? projection.bias.detach() : Tensor()),
+        need_weight(wants_gradient(projection.weight.dense)),
+        need_bias(wants_gradient(projection.bias)) {
+    if (weight.dense.defined()) weight.dense = weight.dense.detach();
+  }
+  void multiply(const Tensor& a, bool transposed, const Tensor& c, bool accumulate) const {
+    const bool once = need_weight && weight.copies != nullptr && dtype_of(a) == DType::BF16;
+    const auto run = once ? multiply_once : multiply_weight;
+    run(a, weight, transposed, c, transposed ? bias : Tensor(), accumulate);
+  }
+};
+
+void check_shapes(const Tensor& x, const WeightSource& weight) {
+  if (x.dim() == 2 && (weight.codes != nullptr || weight.dense.dim() == 2) &&
+      x.size(1) == weight.in())
+    return;
+  fail(ErrorCode::BadInput, "a projection of rows {} by a weight [{}, {}]: the last sizes differ",
+       x.sizes().vec(), weight.out(), weight.in());
 }
 
 }  // namespace
 
-Tensor linear(const Tensor& x_in, const WeightSource& weight, const Tensor& bias,
-              const std::vector<LowRankTerm>& terms, const Tensor& row_keys) {
-  if (x_in.dim() != 2 || (weight.codes == nullptr && weight.dense.dim() != 2) ||
-      x_in.size(1) != weight.in())
-    fail(ErrorCode::BadInput, "a projection of rows {} by a weight [{}, {}]: the last sizes differ",
-         x_in.sizes().vec(), weight.out(), weight.in());
-  const Tensor x = x_in.detach().contiguous(), b = bias.defined() ? bias.detach() : Tensor();
-  WeightSource w = weight;
-  if (w.dense.defined()) w.dense = w.dense.detach();
-  Tensor y = at::empty({x.size(0), w.out()}, x.options());
-  const bool need_x = wants_gradient(x_in), need_w = wants_gradient(weight.dense),
-             need_b = wants_gradient(bias);
-  const bool once = need_w && weight.copies != nullptr && dtype_of(x) == DType::BF16;
-  const auto multiply = once ? multiply_once : multiply_weight;
-  multiply(x, w, true, y, b);
-  Tensors inputs{x_in, weight.dense, bias};
-  std::vector<SideCar> sides;
+Tensors linear(const Tensor& x_in, const std::vector<Projection>& projections,
+               const std::vector<LowRankTerm>& terms, const Tensor& row_keys) {
+  for (const Projection& projection : projections) check_shapes(x_in, projection.weight);
+  const Tensor x = x_in.detach().contiguous();
+  Tensors inputs{x_in}, outputs;
+  std::vector<Place> places;
+  bool again = false;  // the backward pass needs x
+  for (const Projection& projection : projections) {
+    places.emplace_back(projection);
+    outputs.push_back(at::empty({x.size(0), projection.weight.out()}, x.options()));
+    places.back().multiply(x, true, outputs.back(), false);
+    inputs.push_back(projection.weight.dense);
+    inputs.push_back(projection.bias);
+    again = again || places.back().need_weight;
+  }
+  const SideCars sides(x, terms, row_keys, outputs);
   for (const LowRankTerm& term : terms) {
-    sides.push_back(add_side_car(x, term, row_keys, y));
     inputs.push_back(term.down);
     inputs.push_back(term.up);
   }
-  bool again = need_w;
-  for (const LowRankTerm& term : terms) again = again || term.down.requires_grad();
-  const Kept input = again ? Kept(x_in, x) : Kept();
+  const Kept input = again || sides.need_input() ? Kept(x_in, x) : Kept();
   const at::ScalarType type = x.scalar_type();
-  return record(y, inputs, "linear", [=](const Tensors& g) -> Tensors {
-    const Tensor dy = dense_as(g[0], type);
+  const auto back = [=, rows = x.size(0),
+                     need_x = wants_gradient(x_in)](const Tensors& g) -> Tensors {
+    Tensors dy;
+    for (size_t i = 0; i < places.size(); ++i)
+      dy.push_back(g[i].defined() ? dense_as(g[i], type)
+                                  : at::zeros({rows, places[i].weight.out()}, type));
     Tensor x = input.get();
-    const Tensor dw = need_w ? product(dy, x, true, false, master_of(dtype_of(dy))) : Tensor();
+    Tensors result{Tensor()};
+    for (size_t i = 0; i < places.size(); ++i) {
+      result.push_back(places[i].need_weight
+                           ? product(dy[i], x, true, false, master_of(dtype_of(dy[i])))
+                           : Tensor());
+      result.push_back(places[i].need_bias ? bias_gradient(dy[i]) : Tensor());
+    }
     if (sides.empty()) x = Tensor();  // what was made again goes before as much is needed for dx
-    Tensor dx = need_x ? at::empty({dy.size(0), w.in()}, dy.options()) : Tensor();
-    if (need_x) multiply(dy, w, false, dx, Tensor());
-    Tensors result{dx, dw, need_b ? bias_gradient(dy) : Tensor()};
-    for (size_t i = 0; i < sides.size(); ++i)
-      side_car_backward(sides[i], terms[i], x, dy, dx, result);
+    if (need_x) {
+      result[0] = at::empty({dy[0].size(0), places[0].weight.in()}, dy[0].options());
+      for (size_t i = 0; i < places.size(); ++i) places[i].multiply(dy[i], false, result[0], i > 0);
+    }
+    for (Tensor& gradient : sides.backward(x, dy, result[0])) result.push_back(gradient);
     return result;
-  });
+  };
+  record(outputs, inputs, "linear", back);
+  return outputs;
+}
+
+Tensor linear(const Tensor& x, const WeightSource& weight, const Tensor& bias,
+              const std::vector<LowRankTerm>& terms, const Tensor& row_keys) {
+  return linear(x, {{weight, bias}}, terms, row_keys)[0];
 }
 
 }  // namespace attune

@@ -81,18 +81,29 @@ struct WeightSource {
 /// The values of codes as a tensor of that type.
 at::Tensor decoded(const kernels::QuantizedMatrix& codes, at::ScalarType type);
 
-/// y = x W^T + b plus the low-rank terms, as one node. x [rows, in] in the compute type; W [out,
-/// in], b [out] and the terms in the master type (float, or double with double). Gradients come in
-/// the master type, and only for what wants one; codes are decoded for each product, to the compute
-/// type. `row_keys` int64 [rows] for dropout on the terms' input; undefined: no dropout. Cost: 2
-/// rows in out multiply-adds forward, plus 2 rows rank (in + out) a term. Reference: Hu et al.
-/// 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, equation 3.
+/// One projection of several at one input.
+struct Projection {
+  WeightSource weight;
+  at::Tensor bias;  // [out] or undefined
+};
+
+/// y_i = x W_i^T + b_i plus the low-rank terms, by projection, as one node. x [rows, in] in the
+/// compute type; W [out, in], b [out] and the terms (sorted by LowRankTerm::output) in the master
+/// type (float, or double with double). Gradients come in the master type, and only for what wants
+/// one; codes are decoded for each product, to the compute type. `row_keys` int64 [rows] for
+/// dropout on the terms' input; undefined: no dropout. Cost: 2 rows in out multiply-adds a
+/// projection forward, plus 2 rows rank (in + out) a term. Reference: Hu et al. 2021, "LoRA:
+/// Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, equation 3.
+std::vector<at::Tensor> linear(const at::Tensor& x, const std::vector<Projection>& projections,
+                               const std::vector<LowRankTerm>& terms, const at::Tensor& row_keys);
+/// One projection.
 at::Tensor linear(const at::Tensor& x, const WeightSource& weight, const at::Tensor& bias,
                   const std::vector<LowRankTerm>& terms, const at::Tensor& row_keys);
 
-/// c = a W^T + bias, or with `transposed` false c = a W, through the packed copies where there are
-/// some. No gradients. a [n, in] or [n, out] in the compute type, c in that or the master type.
+/// c = a W^T + bias, or with `transposed` false c = a W (+ c when `accumulate`), through the packed
+/// copies where there are some. No gradients. a [n, in] or [n, out] in the compute type, c in that
+/// or the master type.
 void multiply_weight(const at::Tensor& a, const WeightSource& weight, bool transposed,
-                     const at::Tensor& c, const at::Tensor& bias);
+                     const at::Tensor& c, const at::Tensor& bias, bool accumulate = false);
 
 }  // namespace attune

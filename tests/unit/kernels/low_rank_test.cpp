@@ -25,6 +25,13 @@ std::string name_of(const char* set, const Shape& s) {
          " n " + std::to_string(s.n) + " rank " + std::to_string(s.rank);
 }
 
+/// All columns of inner, one target or none.
+template <class T>
+void pass(const T* x, const T* in, const T* out, const Shape& s, T* inner, T* y) {
+  const LowRankTarget<T> target{{inner, 0, s.rank, s.rank}, out, s.n, y};
+  low_rank_pass<T>(x, in, s.rows, s.k, {inner, 0, s.rank, s.rank}, &target, y == nullptr ? 0 : 1);
+}
+
 // Every operand begins one element behind its memory's start: no alignment may be relied on.
 TYPED_TEST(LowRank, PassIsTwoProductsWithTheInnerValuesAsStored) {
   using T = TypeParam;
@@ -34,10 +41,8 @@ TYPED_TEST(LowRank, PassIsTwoProductsWithTheInnerValuesAsStored) {
                          y0 = randoms<T>(4, s.rows * s.n + 1);
     for_each_isa([&](const char* set) {
       std::vector<T> inner(s.rows * s.rank + 1), alone = inner, y = y0;
-      low_rank_pass<T>(x.data() + 1, in.data() + 1, out.data() + 1, s.rows, s.k, s.n, s.rank,
-                       inner.data() + 1, y.data() + 1);
-      low_rank_pass<T>(x.data() + 1, in.data() + 1, nullptr, s.rows, s.k, s.n, s.rank,
-                       alone.data() + 1, nullptr);
+      pass<T>(x.data() + 1, in.data() + 1, out.data() + 1, s, inner.data() + 1, y.data() + 1);
+      pass<T>(x.data() + 1, in.data() + 1, nullptr, s, alone.data() + 1, nullptr);
       for (int64_t r = 0; r < s.rows; ++r) {
         for (int64_t j = 0; j < s.rank; ++j) {
           double sum = 0;
@@ -67,10 +72,9 @@ TYPED_TEST(LowRank, GradientIsTheProductOverRowsEitherWayRound) {
                          inner = randoms<T>(6, s.rows * s.rank + 1);
     for_each_isa([&](const char* set) {
       std::vector<A> plain(s.rank * s.k + 1), turned = plain;
-      low_rank_gradient<T>(inner.data() + 1, x.data() + 1, s.rows, s.k, s.rank, 0.75, false,
-                           plain.data() + 1);
-      low_rank_gradient<T>(inner.data() + 1, x.data() + 1, s.rows, s.k, s.rank, 0.75, true,
-                           turned.data() + 1);
+      const Columns<const T> all{inner.data() + 1, 0, s.rank, s.rank};
+      low_rank_gradient<T>(all, x.data() + 1, s.rows, s.k, 0.75, false, plain.data() + 1);
+      low_rank_gradient<T>(all, x.data() + 1, s.rows, s.k, 0.75, true, turned.data() + 1);
       for (int64_t j = 0; j < s.rank; ++j)
         for (int64_t c = 0; c < s.k; ++c) {
           double sum = 0;
@@ -108,15 +112,62 @@ TYPED_TEST(LowRank, ARowDoesNotDependOnTheOthers) {
                        out = randoms<T>(3, s.rank * s.n);
   for_each_isa([&](const char* set) {
     std::vector<T> inner(s.rows * s.rank), y(s.rows * s.n), inner_two = inner, y_two = y;
-    low_rank_pass<T>(x.data(), in.data(), out.data(), s.rows, s.k, s.n, s.rank, inner.data(),
-                     y.data());
+    pass<T>(x.data(), in.data(), out.data(), s, inner.data(), y.data());
     const int64_t cut = 19;
-    low_rank_pass<T>(x.data(), in.data(), out.data(), cut, s.k, s.n, s.rank, inner_two.data(),
-                     y_two.data());
-    low_rank_pass<T>(x.data() + cut * s.k, in.data(), out.data(), s.rows - cut, s.k, s.n, s.rank,
-                     inner_two.data() + cut * s.rank, y_two.data() + cut * s.n);
+    pass<T>(x.data(), in.data(), out.data(), {cut, s.k, s.n, s.rank}, inner_two.data(),
+            y_two.data());
+    pass<T>(x.data() + cut * s.k, in.data(), out.data(), {s.rows - cut, s.k, s.n, s.rank},
+            inner_two.data() + cut * s.rank, y_two.data() + cut * s.n);
     EXPECT_EQ(doubles(y), doubles(y_two)) << set;
     EXPECT_EQ(doubles(inner), doubles(inner_two)) << set;
+  });
+}
+
+// Two terms at one input as one pass and back: the second output reads the last columns, and the
+// gradient of x takes all of them at once.
+TYPED_TEST(LowRank, SeveralTargetsAreTheirPassesOneByOne) {
+  using T = TypeParam;
+  const Shape a{37, 70, 50, 8}, b{37, 70, 35, 3};
+  const int64_t ranks = a.rank + b.rank;
+  const std::vector<T> x = randoms<T>(1, a.rows * a.k), in = randoms<T>(2, ranks * a.k),
+                       out_a = randoms<T>(3, a.rank * a.n), out_b = randoms<T>(4, b.rank * b.n);
+  for_each_isa([&](const char* set) {
+    std::vector<T> inner(a.rows * ranks), y_a(a.rows * a.n), y_b(b.rows * b.n);
+    std::vector<T> inner_a(a.rows * a.rank), inner_b(b.rows * b.rank), want_a = y_a, want_b = y_b;
+    const LowRankTarget<T> both[] = {
+        {{inner.data(), 0, a.rank, ranks}, out_a.data(), a.n, y_a.data()},
+        {{inner.data(), a.rank, b.rank, ranks}, out_b.data(), b.n, y_b.data()}};
+    low_rank_pass<T>(x.data(), in.data(), a.rows, a.k, {inner.data(), 0, ranks, ranks}, both, 2);
+    pass<T>(x.data(), in.data(), out_a.data(), a, inner_a.data(), want_a.data());
+    pass<T>(x.data(), in.data() + a.rank * a.k, out_b.data(), b, inner_b.data(), want_b.data());
+    EXPECT_EQ(doubles(y_a), doubles(want_a)) << set;
+    EXPECT_EQ(doubles(y_b), doubles(want_b)) << set;
+    for (int64_t r = 0; r < a.rows; ++r)
+      for (int64_t j = 0; j < ranks; ++j)
+        ASSERT_EQ(
+            value_of(inner[r * ranks + j]),
+            value_of(j < a.rank ? inner_a[r * a.rank + j] : inner_b[r * b.rank + j - a.rank]));
+    // The other way: columns made by turns, used together.
+    std::vector<T> back(a.rows * ranks), dx(a.rows * a.k);
+    const LowRankTarget<T> whole{{back.data(), 0, ranks, ranks}, in.data(), a.k, dx.data()};
+    low_rank_pass<T>(y_a.data(), out_a.data(), a.rows, a.n, {back.data(), 0, a.rank, ranks},
+                     nullptr, 0);
+    low_rank_pass<T>(y_b.data(), out_b.data(), b.rows, b.n, {back.data(), a.rank, b.rank, ranks},
+                     &whole, 1);
+    for (int64_t r = 0; r < a.rows; ++r)
+      for (int64_t c = 0; c < a.k; ++c) {
+        double sum = 0;
+        for (int64_t j = 0; j < ranks; ++j)
+          sum += value_of(back[r * ranks + j]) * value_of(in[j * a.k + c]);
+        ASSERT_NEAR(value_of(dx[r * a.k + c]), sum, tolerance<T>(sum, 1e-2)) << set;
+      }
+    // Gradients from some columns are those from a matrix of them.
+    std::vector<acc_t<T>> some(b.rank * b.n), alone = some;
+    low_rank_gradient<T>({inner.data(), a.rank, b.rank, ranks}, y_b.data(), b.rows, b.n, 2, false,
+                         some.data());
+    low_rank_gradient<T>({inner_b.data(), 0, b.rank, b.rank}, y_b.data(), b.rows, b.n, 2, false,
+                         alone.data());
+    EXPECT_EQ(doubles(some), doubles(alone)) << set;
   });
 }
 
