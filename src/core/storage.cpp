@@ -1,6 +1,7 @@
 #include "core/storage.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/text.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
@@ -59,6 +60,7 @@ StorageReport store(Model& model, const StorageOptions& options) {
     WeightSlot& slot = model.slot(site);
     if (slot.codes != nullptr) continue;
     const Tensor values = slot.weight.to(at::kFloat).contiguous();
+    const bool mapped = slot.copies.weight_is_mapped();
     slot.master = slot.weight.scalar_type();
     report.weights += values.numel();
     report.before += values.numel() * static_cast<int64_t>(slot.weight.element_size());
@@ -66,6 +68,8 @@ StorageReport store(Model& model, const StorageOptions& options) {
                  std::make_shared<const kernels::QuantizedMatrix>(
                      pointer<const float>(values), values.size(0), values.size(1), codes));
     report.bytes += slot.codes->bytes();
+    // The pages of the checkpoint that only making the codes brought in.
+    if (mapped) release_pages(values.data_ptr(), static_cast<size_t>(values.nbytes()));
   }
   if (report.weights == 0)
     fail(ErrorCode::BadInput,

@@ -14,6 +14,7 @@
 #include "kernels/gemm_blocks.h"
 #include "kernels/gemm_plan.h"
 #include "kernels/kernels.h"
+#include "kernels/quantized.h"
 
 namespace attune::kernels {
 namespace {
@@ -336,6 +337,29 @@ void PackedMatrix::fill(const Matrix& b) {
   dnnl::stream stream(detail::engine());
   dnnl::reorder(from, s.packed).execute(stream, from, s.packed);
   stream.wait();
+}
+
+bool PackedMatrix::fill_decoded(const QuantizedMatrix& codes, bool transposed) {
+  State& s = *state_;
+  const int64_t k = transposed ? codes.cols() : codes.rows(),
+                n = transposed ? codes.rows() : codes.cols();
+  if (k != s.k || n != s.n)
+    fail(ErrorCode::Internal, "packing a [{}, {}] matrix into the place of a [{}, {}] one", k, n,
+         s.k, s.n);
+  if (s.plain || isa() < Isa::Avx512Bf16 || !codes.has_tiles() || !pairs_in_blocks(s.layout))
+    return false;
+  const std::vector<float> scales = codes.scales();
+  const auto tile = [&](int64_t row, int64_t col, bf16* to) {
+    codes.decode_tile(scales.data(), row, col, to);
+  };
+  const auto& blocking = s.layout.data.format_desc.blocking;
+  detail::pack_tiles_avx512(
+      [](const void* of, int64_t row, int64_t col, bf16* to) {
+        (*static_cast<const decltype(tile)*>(of))(row, col, to);
+      },
+      &tile, k, n, transposed, blocking.strides[0], blocking.strides[1],
+      static_cast<bf16*>(s.packed.get_data_handle()));
+  return true;
 }
 
 PackedMatrix::~PackedMatrix() = default;

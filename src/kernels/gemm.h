@@ -23,6 +23,8 @@ struct MutableMatrix {
   int64_t rows = 0, cols = 0;
 };
 
+class QuantizedMatrix;
+
 /// A weight kept in oneDNN's own blocked layout for use as the right operand, made once.
 class PackedMatrix {
  public:
@@ -35,6 +37,9 @@ class PackedMatrix {
   /// Packs the transpose of `other`, of shape [other.n(), other.k()], into the same memory. False,
   /// and nothing is done, where only the values themselves could be packed again.
   bool fill_transposed(const PackedMatrix& other);
+  /// Packs what frozen codes stand for, or its transpose, a tile at a time, without the matrix in
+  /// between. False, and nothing is done, where only the values themselves could be packed.
+  bool fill_decoded(const QuantizedMatrix& codes, bool transposed);
   /// A packed matrix of that shape whose values are not set yet.
   static PackedMatrix unfilled(int64_t k, int64_t n, DType compute, int64_t expected_rows = 2048);
   ~PackedMatrix();

@@ -98,6 +98,7 @@ QuantizedMatrix::QuantizedMatrix(const float* values, int64_t rows, int64_t cols
 void QuantizedMatrix::encode_rows(const float* values) {
   codes_.resize(static_cast<size_t>(rows_ * cols_));
   scales_.resize(static_cast<size_t>(rows_));
+#pragma omp parallel for schedule(static) if (rows_ * cols_ > 16384)
   for (int64_t r = 0; r < rows_; ++r) {
     const float* row = values + r * cols_;
     const float scale = largest(row, cols_) / 127.0F;
@@ -110,19 +111,50 @@ void QuantizedMatrix::encode_rows(const float* values) {
   }
 }
 
+namespace {
+
+/// Between two levels of NF4: the largest float that is not nearer to the upper one.
+const std::array<float, 15>& middles() {
+  static const std::array<float, 15> kMiddles = [] {
+    std::array<float, 15> result{};
+    for (size_t i = 0; i < result.size(); ++i) {
+      const std::array<float, 16>& levels = QuantizedMatrix::levels();
+      const double middle = 0.5 * (static_cast<double>(levels[i]) + levels[i + 1]);
+      const float near = static_cast<float>(middle);
+      result[i] = static_cast<double>(near) > middle ? std::nextafter(near, -2.0F) : near;
+    }
+    return result;
+  }();
+  return kMiddles;
+}
+
+/// The nearest levels of one run's values over their scale; of two equally near the lower.
+void nearest_levels(const float* values, int64_t count, float scale, uint8_t* level) {
+  float ratio[QuantizedMatrix::kRun] = {};
+  int32_t above[QuantizedMatrix::kRun] = {};
+  for (int64_t i = 0; i < count; ++i) ratio[i] = values[i] / scale;
+  for (const float middle : middles())
+    for (int64_t i = 0; i < QuantizedMatrix::kRun; ++i) above[i] += ratio[i] > middle ? 1 : 0;
+  for (int64_t i = 0; i < count; ++i) level[i] = static_cast<uint8_t>(above[i]);
+}
+
+}  // namespace
+
 void QuantizedMatrix::encode_runs(const float* values) {
   const int64_t elements = rows_ * cols_, runs = runs_of(elements);
-  codes_.assign(static_cast<size_t>(runs * kRun / 2), 0x77);  // level 7 is 0
+  codes_.resize(static_cast<size_t>(runs * kRun / 2));
   scales_.resize(static_cast<size_t>(runs));
+#pragma omp parallel for schedule(static) if (elements > 16384)
   for (int64_t r = 0; r < runs; ++r) {
     const int64_t begin = r * kRun, count = std::min(kRun, elements - begin);
     const float scale = largest(values + begin, count);
     scales_[static_cast<size_t>(r)] = scale;
-    for (int64_t i = 0; i < count; ++i) {
-      const int level = scale > 0 ? nearest(levels(), values[begin + i] / scale) : 7;
-      uint8_t& byte = codes_[static_cast<size_t>(r * kRun / 2 + i % 32)];
-      byte = static_cast<uint8_t>(i < 32 ? (byte & 0xf0) | level : (byte & 0x0f) | (level << 4));
-    }
+    uint8_t level[kRun];
+    std::fill(level, level + kRun, uint8_t{7});  // 0
+    if (scale > 0) nearest_levels(values + begin, count, scale, level);
+    for (int64_t i = 0; i < kRun / 2; ++i)
+      codes_[static_cast<size_t>(r * kRun / 2 + i)] =
+          static_cast<uint8_t>(level[i] | level[i + kRun / 2] << 4);
   }
 }
 
@@ -208,6 +240,22 @@ void QuantizedMatrix::decode(T* out) const {
   T last[kRun];
   decode_runs(codes_.data() + whole * kRun / 2, scale.data() + whole, 1, last);
   std::copy(last, last + (elements - whole * kRun), out + whole * kRun);
+}
+
+void QuantizedMatrix::decode_tile(const float* scales, int64_t row, int64_t col, bf16* out) const {
+  const int64_t rows = std::clamp<int64_t>(rows_ - row, 0, kTile),
+                cols = std::clamp<int64_t>(cols_ - col, 0, kTile);
+  if (rows < kTile || cols < kTile) std::fill(out, out + kTile * kTile, bf16{0});
+  if (cols == 0) return;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t at = (row + r) * cols_ + col;
+    if (options_.kind == CodeKind::Int8)
+      detail::decode_bytes_avx512(reinterpret_cast<const int8_t*>(codes_.data()) + at,
+                                  scales[row + r], cols, out + r * kTile);
+    else
+      detail::decode_runs_avx512(levels().data(), codes_.data() + at / 2, scales + at / kRun, 1,
+                                 out + r * kTile);
+  }
 }
 
 template void QuantizedMatrix::decode(float*) const;

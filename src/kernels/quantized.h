@@ -31,6 +31,13 @@ class QuantizedMatrix {
   /// The values, rounded to T: float, double or bf16.
   template <class T>
   void decode(T* out) const;
+  /// True when a tile's rows are whole runs.
+  bool has_tiles() const { return options_.kind == CodeKind::Int8 || cols_ % kRun == 0; }
+  /// The values of rows [row, row + kTile) and columns [col, col + kTile) in turn, zero beyond the
+  /// matrix; `scales` are those of scales(), `col` a multiple of kTile. Only where has_tiles(), for
+  /// CPUs with AVX-512; opens no parallel region.
+  static constexpr int64_t kTile = 64;
+  void decode_tile(const float* scales, int64_t row, int64_t col, bf16* out) const;
   /// Codes and scales.
   int64_t bytes() const;
   /// The code of an element: -127..127, or a level 0..15.

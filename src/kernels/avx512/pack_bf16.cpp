@@ -145,6 +145,28 @@ void pack_pairs_avx512(const T* w, int64_t k, int64_t n, bool transposed, int64_
     }
 }
 
+void pack_tiles_avx512(Tile tile, const void* of, int64_t k, int64_t n, bool transposed,
+                       int64_t k_stride, int64_t n_stride, bf16* to) {
+  constexpr int64_t kTile = 64;
+  const int64_t deep = (k + kTile - 1) / kTile, wide = (n + kPackWidth - 1) / kPackWidth;
+#pragma omp parallel for collapse(2) schedule(static) if (k * n > 16384)
+  for (int64_t j = 0; j < wide; ++j)
+    for (int64_t i = 0; i < deep; ++i) {
+      alignas(64) bf16 values[kTile * kTile];
+      if (transposed)
+        tile(of, j * kTile, i * kTile, values);
+      else
+        tile(of, i * kTile, j * kTile, values);
+      for (int64_t half = 0; half < 2 && i * kTile + half * kPackDepth < k; ++half) {
+        float* block = reinterpret_cast<float*>(to + j * n_stride + (2 * i + half) * k_stride);
+        if (transposed)
+          block_of_transpose(values + half * kPackDepth, kTile, kPackDepth, kPackWidth, block);
+        else
+          block_of_rows(values + half * kPackDepth * kTile, kTile, kPackDepth, kPackWidth, block);
+      }
+    }
+}
+
 template void pack_pairs_avx512(const float*, int64_t, int64_t, bool, int64_t, int64_t, bf16*);
 template void pack_pairs_avx512(const bf16*, int64_t, int64_t, bool, int64_t, int64_t, bf16*);
 

@@ -16,6 +16,13 @@ template <class T>
 void pack_pairs_avx512(const T* w, int64_t k, int64_t n, bool transposed, int64_t k_stride,
                        int64_t n_stride, bf16* to);
 
+/// Rows [row, row + 64) and columns [col, col + 64) of a matrix, zero beyond it, [64, 64].
+using Tile = void (*)(const void* of, int64_t row, int64_t col, bf16* to);
+/// The same of a matrix w (as for pack_pairs_avx512) that is made a tile at a time; `tile` is
+/// called inside a parallel region.
+void pack_tiles_avx512(Tile tile, const void* of, int64_t k, int64_t n, bool transposed,
+                       int64_t k_stride, int64_t n_stride, bf16* to);
+
 /// From [k, n] in that layout to its transpose [n, k] in that layout; `to` strides as `from`'s,
 /// between blocks along n and along k.
 void turn_pairs_avx512(const bf16* from, int64_t k, int64_t n, int64_t from_k_stride,

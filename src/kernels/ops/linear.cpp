@@ -34,6 +34,15 @@ const kernels::PackedMatrix& packed_once(const kernels::Matrix& values) {
   return place;
 }
 
+const kernels::PackedMatrix& packed_once(const kernels::QuantizedMatrix& codes, bool transposed) {
+  kernels::PackedMatrix& place = shared_place(transposed ? codes.cols() : codes.rows(),
+                                              transposed ? codes.rows() : codes.cols());
+  if (place.fill_decoded(codes, transposed)) return place;
+  const Tensor values = decoded(codes, at::kBFloat16);
+  place.fill({values.data_ptr(), DType::BF16, codes.rows(), codes.cols(), transposed});
+  return place;
+}
+
 }  // namespace
 
 const kernels::PackedMatrix& WeightCopies::refresh(Copy& copy, const Tensor& weight,
@@ -92,12 +101,13 @@ void multiply_weight(const Tensor& a, const WeightSource& weight, bool transpose
                   target(c), bias_data, accumulate);
     return;
   }
-  const Tensor plain = weight.codes != nullptr ? decoded(*weight.codes, a.scalar_type())
-                                               : dense_as(weight.dense, a.scalar_type());
   if (weight.codes != nullptr && dtype_of(a) == DType::BF16) {
-    kernels::gemm(view(a), packed_once(view(plain, transposed)), target(c), bias_data, accumulate);
+    kernels::gemm(view(a), packed_once(*weight.codes, transposed), target(c), bias_data,
+                  accumulate);
     return;
   }
+  const Tensor plain = weight.codes != nullptr ? decoded(*weight.codes, a.scalar_type())
+                                               : dense_as(weight.dense, a.scalar_type());
   kernels::gemm(view(a), view(plain, transposed), target(c), bias_data, accumulate);
 }
 

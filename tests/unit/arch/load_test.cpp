@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "base/file.h"
+#include "core/storage.h"
 #include "nn/transformer.h"
 #include "support/temp_folder.h"
 #include "tensor/torch.h"
@@ -47,6 +50,30 @@ TEST(WriteModel, ADirectoryThatCannotBeMadeIsNamed) {
       error_text(ErrorCode::Io, [&] { write_model(*loaded.model, "", directory, Json::object()); });
   EXPECT_EQ(text.substr(0, text.rfind(':')),
             "writing a checkpoint: the directory " + directory + " cannot be made");
+}
+
+/// Bytes of this process's mapped files that are in memory.
+int64_t resident_file_bytes() {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind("RssFile:", 0) == 0) return 1024 * std::stoll(line.substr(8));
+  return -1;
+}
+
+TEST(Store, GivesTheCheckpointsPagesBackOnceTheyAreCodes) {
+  Json config = read_json(kGolden + "base/config.json");
+  config["hidden_size"] = 768;
+  config["intermediate_size"] = 6144;  // 47 MB of projections
+  config["num_hidden_layers"] = 1;
+  const TempFolder folder;
+  write_model(*init_model(config, "wide", {}), "", folder.file("wide"), Json::object());
+  const LoadedModel loaded = load_model(folder.file("wide"), {});
+  const int64_t before = resident_file_bytes();
+  StorageOptions nf4;
+  nf4.kind = "nf4";
+  const StorageReport report = store(*loaded.model, nf4);
+  EXPECT_GT(report.before, 32 << 20);
+  EXPECT_LT(resident_file_bytes() - before, report.before / 4);
 }
 
 }  // namespace load_test

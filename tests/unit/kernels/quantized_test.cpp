@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "kernel_test_util.h"
+#include "kernels/gemm.h"
 
 namespace attune::kernels {
 namespace quantized_test {
@@ -176,6 +177,34 @@ TEST(QuantizedMatrixDecode, AgreesOverInstructionSetsAndTypes) {
       }
     }
   }
+}
+
+/// What is decoded straight into oneDNN's layout multiplies as the decoded values packed do.
+TEST(QuantizedMatrixDecode, IntoThePackedLayoutIsPackingWhatWasDecoded) {
+  for (const int64_t cols : {64, 192, 200})
+    for (const int64_t rows : {64, 130, 96})
+      for (const CodeOptions& options : {nf4(true), CodeOptions{CodeKind::Int8, true}}) {
+        const std::vector<float> values = randoms<float>(17, rows * cols, 0.3);
+        const QuantizedMatrix matrix(values.data(), rows, cols, options);
+        std::vector<bf16> dense(static_cast<size_t>(rows * cols));
+        matrix.decode(dense.data());
+        for (const bool transposed : {false, true}) {
+          const int64_t k = transposed ? cols : rows, n = transposed ? rows : cols, m = 48;
+          PackedMatrix packed({dense.data(), DType::BF16, rows, cols, transposed}, DType::BF16);
+          PackedMatrix straight = PackedMatrix::unfilled(k, n, DType::BF16);
+          if (!straight.fill_decoded(matrix, transposed)) {
+            EXPECT_TRUE(!has_native_bf16() || !matrix.has_tiles());
+            continue;
+          }
+          const std::vector<bf16> a = randoms<bf16>(18, m * k);
+          std::vector<float> wanted(static_cast<size_t>(m * n)), got = wanted;
+          gemm({a.data(), DType::BF16, m, k, false}, packed, {wanted.data(), DType::F32, m, n},
+               nullptr, false);
+          gemm({a.data(), DType::BF16, m, k, false}, straight, {got.data(), DType::F32, m, n},
+               nullptr, false);
+          EXPECT_EQ(got, wanted) << rows << " x " << cols << (transposed ? " turned" : "");
+        }
+      }
 }
 
 TEST(QuantizedMatrix, RefusesValuesThatAreNotFinite) {
