@@ -25,11 +25,16 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Whether a run directory holds anything but the lock.
+/// Whether a run directory holds anything but the lock and what a run leaves that was killed before
+/// its recipe stood there.
 bool is_used(const std::string& run) {
   if (!directory_exists(run)) return false;
-  for (const fs::directory_entry& entry : fs::directory_iterator(run))
-    if (entry.path().filename() != ".lock") return true;
+  const bool begun = file_exists(run + "/.lock") && !file_exists(run + "/recipe.yaml");
+  for (const fs::directory_entry& entry : fs::directory_iterator(run)) {
+    const std::string name = entry.path().filename().string();
+    const bool left = begun && (name == "init" || starts_with(name, "recipe.yaml.tmp."));
+    if (name != ".lock" && !left) return true;
+  }
   return false;
 }
 

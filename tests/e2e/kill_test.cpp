@@ -106,6 +106,16 @@ TEST_F(Killed, TwentyTimesAtRandomMomentsEndsWithTheSameBytes) {
   EXPECT_GE(killed, 15);
 }
 
+TEST_F(Killed, BeforeItsRecipeStoodARunBeginsAnew) {
+  train_whole({});
+  for (const char* run : {"early", "other"}) std::filesystem::create_directory(folder_ / run);
+  write("early/.lock", "1");
+  write("early/recipe.yaml.tmp.1", "model: ");
+  expect_same_end("early");
+  write("other/recipe.yaml.tmp.1", "model: ");  // no lock: not a run's
+  EXPECT_EQ(start("other").wait().status, 2);
+}
+
 TEST_F(Killed, InsideASaveEndsWithTheSameBytes) {
   train_whole({"train.save_every={steps: 1}", "train.steps=25", "train.eval_every={steps: 5}",
                "train.best=accuracy"});
