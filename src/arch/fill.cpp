@@ -53,6 +53,9 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return format("[{}]", fmt::join(shape, ", "));
 }
 
+/// A smaller table in half precision is converted: more than its rows may be asked for.
+constexpr int64_t kHalfTable = 1 << 16;
+
 class Filler {
  public:
   Filler(Transformer& model, const Checkpoint* checkpoint, const std::string& where, uint64_t seed)
@@ -107,7 +110,12 @@ class Filler {
     const std::vector<int64_t> expected = shaped ? rule.shape : shape;
     if (value.sizes().vec() == expected) {
       (bias ? slot.bias_name : slot.weight_name) = name;
-      return converted(shaped ? value.reshape(shape) : value, name);
+      const Tensor values = shaped ? value.reshape(shape) : value;
+      if (!bias && stays_half(site, values)) {
+        mapped_ = true;
+        return values;
+      }
+      return converted(values, name);
     }
     if (site.name == "head.proj") {
       report_.fresh.push_back(format("{} (the checkpoint's has shape {}, this task needs {})", name,
@@ -146,6 +154,15 @@ class Filler {
           "loading {}: tensors {} and {} stand for the same tensor of this architecture, but their "
           "values differ; such a model is not supported",
           where_, a, b);
+  }
+
+  /// Products in bf16 are made from packed copies, rows of a table are read as they are needed: of
+  /// neither a model needs other values than the file's.
+  bool stays_half(const Site& site, const Tensor& stored) const {
+    if (model_.numerics().compute != kernels::DType::BF16) return false;
+    if (stored.scalar_type() != at::kBFloat16 && stored.scalar_type() != at::kHalf) return false;
+    return site.weight == WeightKind::Projection ||
+           (site.weight == WeightKind::Table && stored.numel() >= kHalfTable);
   }
 
   Tensor converted(const Tensor& stored, const std::string& name) {

@@ -139,7 +139,7 @@ void Adaptation::scale(std::string_view name, double factor) {
       if (owned.role != Owned::Role::Thawed) continue;
       const WeightSlot& slot = state_->model.slot(*state_->site_of(owned));
       if (slot.fresh) continue;  // a new head has no base to go back to
-      const Tensor& base = ends_with(owned.name, "/weight") ? slot.weight : slot.bias;
+      const Tensor base = ends_with(owned.name, "/weight") ? slot.dense() : slot.bias;
       owned.value.detach().copy_(base + (owned.value.detach() - base) * factor);
       mark_changed(owned.value);
     }

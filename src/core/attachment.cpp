@@ -124,7 +124,7 @@ void Recorder::thaw_part(const Site& site, const Learn& learn, Part part, const 
   // A copy in a mixture trains its own tensor, whatever tensor it began from.
   Tensor& value = thawed_[{site.copy_of >= 0 ? -1 - site.id : site.storage, part}];
   if (!value.defined()) {
-    value = as_leaf(base.detach().clone());
+    value = as_leaf(base.detach().to(model_.numerics().master(), false, /*copy=*/true));
     const WeightSlot& slot = model_.slot(site);
     if (slot.copies.weight_is_mapped() && base.is_same(slot.weight))
       release_pages(base.data_ptr(),

@@ -27,7 +27,7 @@ struct AttentionSites {
 
 /// A projection that is a plain affine map for every row.
 struct PlainProjection {
-  Tensor weight, bias;             // [out, in]; [out] or undefined
+  Tensor weight, bias;             // [out, in] (master type, or frozen in half); [out] or undefined
   WeightCopies* copies = nullptr;  // of the weight
 };
 
@@ -73,7 +73,8 @@ class Forward {
   /// norm(dropout(x) + residual) at a norm site, edits folded in (kernels/ops/norm.h).
   NormResult norm(int site, kernels::NormKind kind, double eps, const Tensor& x,
                   const Tensor& residual = {}, const DropSite& drop = {}, bool keep_sum = false);
-  /// An embedding table or a lone vector, edits folded in. Errors: Unsupported when the adapter
+  /// An embedding table or a lone vector, edits folded in; a large frozen table may be in half
+  /// precision. Errors: Unsupported when the adapter
   /// sets of one batch edit it differently.
   Tensor table(int site);
   /// True when a table is more than one tensor to look up in: gather() must be used.

@@ -21,9 +21,20 @@ Tensor by_columns(const Tensor& y, const Tensor& by, bool multiply) {
   return cast(multiply ? wide * row : wide + row, y.scalar_type());
 }
 
-Affine base_map(const WeightSlot& slot, const SitePlan* plan) {
+/// The tensors that edits change.
+Affine base_map(WeightSlot& slot, const SitePlan* plan) {
   const bool trained = plan != nullptr && plan->weight.defined();
-  return {trained ? plan->weight : slot.dense(),
+  return {trained ? plan->weight : slot.widened(),
+          plan != nullptr && plan->bias.defined() ? plan->bias : slot.bias};
+}
+
+/// The tensors that are used as they are: the weight may be in half precision.
+Affine plain_map(const WeightSlot& slot, const SitePlan* plan) {
+  const bool trained = plan != nullptr && plan->weight.defined();
+  const Tensor& base = slot.weight;
+  return {trained                 ? plan->weight
+          : slot.codes != nullptr ? slot.dense()
+                                  : base,
           plan != nullptr && plan->bias.defined() ? plan->bias : slot.bias};
 }
 
@@ -112,7 +123,7 @@ std::optional<PlainProjection> Forward::plain_projection(int id_in) {
   SitePlan* plan = const_cast<Plan*>(lanes_[0].plan)->mutable_at(id);
   if (plan != nullptr && !plan->edits.empty()) return std::nullopt;
   WeightSlot& slot = model_.slot(model_.sites()[static_cast<size_t>(id)]);
-  const Affine map = base_map(slot, plan);
+  const Affine map = plain_map(slot, plan);
   const bool own = plan != nullptr && plan->weight.defined();
   return PlainProjection{map.weight, map.bias, own ? &plan->copies : &slot.copies};
 }
@@ -209,8 +220,8 @@ Tensor Forward::table(int id_in) {
          "batch",
          site.name);
   const SitePlan* plan = lanes_[0].plan->at(id);
+  if (plan == nullptr || plan->edits.empty()) return plain_map(model_.slot(site), plan).weight;
   Affine map = base_map(model_.slot(site), plan);
-  if (plan == nullptr) return map.weight;
   for (const SitePlan::Entry& entry : plan->edits) map = fold(map, *entry.edit, site.weight);
   if (!map.bias.defined()) return map.weight;
   return map.weight + (map.weight.dim() == 2 ? map.bias.reshape({1, -1}) : map.bias);
@@ -237,11 +248,11 @@ Tensor Forward::gather(int id_in, const Tensor& index, int64_t padding) {
 Tensor Forward::gather_lane(const Site& site, const Plan& whole, const Tensor& index,
                             int64_t padding) {
   const SitePlan* plan = whole.at(site.id);
-  Affine map = base_map(model_.slot(site), plan);
   const size_t first = plan == nullptr ? 0 : folded_edits(*plan, [](const Edit& edit) {
     const Scale* scale = std::get_if<Scale>(&edit);
     return std::holds_alternative<Reweight>(edit) || (scale != nullptr && scale->in.defined());
   });
+  Affine map = first > 0 ? base_map(model_.slot(site), plan) : plain_map(model_.slot(site), plan);
   for (size_t i = 0; i < first; ++i) map = fold(map, *plan->edits[i].edit, site.weight);
   Tensor y = embedding({map.weight}, {index}, master(), padding);
   if (map.bias.defined()) y = y + map.bias.reshape({1, -1});

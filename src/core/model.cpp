@@ -15,7 +15,17 @@ at::ScalarType Numerics::scalar() const {
 }
 
 Tensor WeightSlot::dense() const {
-  return codes == nullptr ? weight : decoded(*codes, master);
+  if (codes != nullptr) return decoded(*codes, master);
+  return weight.defined() ? dense_as(weight, master) : weight;
+}
+
+Tensor WeightSlot::widened() {
+  if (codes != nullptr) return dense();
+  if (weight.defined() && weight.scalar_type() != master) {
+    weight = dense();
+    copies = {};
+  }
+  return weight;
 }
 
 int64_t WeightSlot::numel() const {
@@ -69,6 +79,7 @@ int Model::add_site(Site site, int tied_to) {
     } else {
       site.storage = static_cast<int>(slots_.size());
       slots_.push_back(std::make_unique<WeightSlot>());
+      slots_.back()->master = numerics_.master();
     }
   }
   sites_.push_back(std::move(site));

@@ -16,18 +16,21 @@ namespace attune {
 
 /// The tensors behind one storage id, and their names in a checkpoint.
 struct WeightSlot {
-  // master type; never changed while edits are attached, except by merge. `weight` is undefined
-  // when the slot holds codes.
+  // Never changed while edits are attached, except by merge. `weight` is undefined when the slot
+  // holds codes. Both are of the master type, but where the model computes in bf16 projections and
+  // large tables stay in the half precision of their file: dense() has them in the master type.
   Tensor weight, bias;
   std::shared_ptr<const kernels::QuantizedMatrix> codes;  // core/storage.h
-  at::ScalarType master = at::kFloat;                     // what codes decode to
+  at::ScalarType master = at::kFloat;
   std::string weight_name, bias_name;
   std::string module;  // path in transformers' class with a head: "bert.pooler.dense", whatever the
                        // file says
   bool fresh = false;  // not in the checkpoint: drawn from the seed
   WeightCopies copies;  // compute copies of `weight`
-  /// The weight's values: `weight` itself, or decoded anew.
+  /// The weight's values in the master type: `weight` itself, or converted or decoded anew.
   Tensor dense() const;
+  /// The same, kept: for values that are asked for at every pass. Codes stay codes.
+  Tensor widened();
   bool present() const { return weight.defined() || codes != nullptr; }
   int64_t numel() const;  // of weight and bias
   std::vector<int64_t> shape() const;

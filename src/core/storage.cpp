@@ -59,17 +59,16 @@ StorageReport store(Model& model, const StorageOptions& options) {
     if (!in_a_block(site) || !chosen(site, options.sites)) continue;
     WeightSlot& slot = model.slot(site);
     if (slot.codes != nullptr) continue;
-    const Tensor values = slot.weight.to(at::kFloat).contiguous();
+    const Tensor stored = slot.weight, values = stored.to(at::kFloat).contiguous();
     const bool mapped = slot.copies.weight_is_mapped();
-    slot.master = slot.weight.scalar_type();
     report.weights += values.numel();
-    report.before += values.numel() * static_cast<int64_t>(slot.weight.element_size());
+    report.before += values.numel() * static_cast<int64_t>(at::elementSize(slot.master));
     slot.replace(Tensor(), slot.bias,
                  std::make_shared<const kernels::QuantizedMatrix>(
                      pointer<const float>(values), values.size(0), values.size(1), codes));
     report.bytes += slot.codes->bytes();
     // The pages of the checkpoint that only making the codes brought in.
-    if (mapped) release_pages(values.data_ptr(), static_cast<size_t>(values.nbytes()));
+    if (mapped) release_pages(stored.data_ptr(), static_cast<size_t>(stored.nbytes()));
   }
   if (report.weights == 0)
     fail(ErrorCode::BadInput,

@@ -25,7 +25,7 @@ std::vector<TrainedBase> trained_base(const TrainState& state) {
         const WeightSlot& slot = state.model.slot(site);
         const bool weight = ends_with(owned.name, "/weight");
         result.push_back({param, site, weight, slot.fresh && starts_with(site.name, "head."),
-                          weight ? slot.weight : slot.bias});
+                          weight ? slot.dense() : slot.bias});
       }
     }
   }

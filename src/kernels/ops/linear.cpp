@@ -49,7 +49,9 @@ const kernels::PackedMatrix& WeightCopies::refresh(Copy& copy, const Tensor& wei
                                                    bool transposed) {
   const int64_t version = version_of(weight);
   if (!copy.packed || copy.data != weight.data_ptr() || copy.version != version) {
-    const Tensor dense = dense_as(weight, weight.scalar_type());
+    // Of fp16, which is no compute type, bf16 is made as it is of floats.
+    const Tensor dense =
+        dense_as(weight, weight.scalar_type() == at::kHalf ? at::kFloat : weight.scalar_type());
     const kernels::Matrix values{dense.data_ptr(), dtype_of(dense), dense.size(0), dense.size(1),
                                  transposed};
     if (copy.packed && copy.packed->k() == values.used_rows() &&

@@ -70,7 +70,7 @@ class WeightCopies {
 };
 
 /// What a projection multiplies by, [out, in]: a tensor in the master type, with or without packed
-/// copies, or frozen codes (then `dense` is undefined).
+/// copies, a frozen one in half precision with them, or frozen codes (then `dense` is undefined).
 struct WeightSource {
   at::Tensor dense;
   WeightCopies* copies = nullptr;  // may be null

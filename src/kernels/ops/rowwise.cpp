@@ -117,18 +117,21 @@ void gather(const Tensors& tables, const Tensors& indices, const Tensor& y) {
 
 /// A frozen table of at least so many bytes stays in its file: a row that is touched there would
 /// bring 64 KiB of its neighbours into the process, and with them soon the table.
-constexpr size_t kTableInFile = size_t{64} << 20;
+constexpr size_t kTableInFile = size_t{32} << 20;
 
-/// A table and the rows to take of it; where the table stays in its file, those rows alone.
+/// A table in the master type and the rows to take of it; where the table stays in its file or is
+/// in half precision, those rows alone.
 struct Lookup {
   Tensor table, index;
 };
 
-Lookup lookup(const Tensor& table, const Tensor& index, bool trained) {
+/// The rows of a large table that is as its file has it, by reading them there; undefined where it
+/// is not.
+Tensor rows_in_file(const Tensor& table, const Tensor& index) {
   const size_t bytes = static_cast<size_t>(table.nbytes());
-  if (trained || bytes < kTableInFile || version_of(table) != 0) return {table, index};
+  if (bytes < kTableInFile || version_of(table) != 0) return Tensor();
   const std::optional<FilePlace> place = place_in_file(table.data_ptr(), bytes);
-  if (!place) return {table, index};
+  if (!place) return Tensor();
   const int64_t rows = index.numel();
   const Tensor read = at::empty({rows, table.size(1)}, table.options().requires_grad(false));
   const size_t row = bytes / static_cast<size_t>(table.size(0));
@@ -139,8 +142,15 @@ Lookup lookup(const Tensor& table, const Tensor& index, bool trained) {
     if (!place->read(static_cast<size_t>(from[i]) * row, row, to + static_cast<size_t>(i) * row))
       all = false;
   });
-  if (!all) return {table, index};
-  return {read, at::arange(rows, index.options())};
+  return all ? read : Tensor();
+}
+
+Lookup lookup(const Tensor& table, const Tensor& index, bool trained, at::ScalarType master) {
+  const bool half = table.scalar_type() != master;
+  Tensor rows = trained ? Tensor() : rows_in_file(table, index);
+  if (!rows.defined() && !half) return {table, index};
+  if (!rows.defined()) rows = table.index_select(0, index);
+  return {dense_as(rows, master), at::arange(index.numel(), index.options())};
 }
 
 /// Tables of at least so many numbers, of which a batch reads at most a quarter of the rows, get
@@ -187,6 +197,7 @@ Tensor sparse_gradient(const Tensor& dy, const Tensor& index, const Tensor& tabl
 Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType type,
                  int64_t padding) {
   ATTUNE_ASSERT(!tables.empty() && tables.size() <= 4 && tables.size() == indices.size());
+  const at::ScalarType master = type == at::kDouble ? at::kDouble : at::kFloat;
   Tensors plain, read, places;
   std::vector<bool> needed, sparse;
   for (size_t i = 0; i < tables.size(); ++i) {
@@ -196,7 +207,7 @@ Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType t
     // Only where autograd hands it to the table itself: not every operation takes sparse ones.
     sparse.push_back(tables[i].is_leaf() && tables[i].numel() >= kLargeTable &&
                      indices[i].numel() <= tables[i].size(0) / kFewRows);
-    const Lookup rows = lookup(plain[i], indices[i], needed[i]);
+    const Lookup rows = lookup(plain[i], indices[i], needed[i], master);
     read.push_back(rows.table);
     places.push_back(rows.index);
   }

@@ -16,7 +16,8 @@ at::Tensor gated_activation(kernels::Activation f, const at::Tensor& gate, const
 /// Dropout by the keys of the rows (kernels.h says which elements); x itself when off.
 at::Tensor dropout(const at::Tensor& x, const DropSite& drop);
 
-/// Sum of rows gathered from up to four tables [vocabulary, cols] (master type) by int32 indices
+/// Sum of rows gathered from up to four tables [vocabulary, cols] (master type; a frozen one may be
+/// in half precision: the rows read are converted) by int32 indices
 /// [rows], in compute type `type`. Row `padding` of the first table gets no gradient, as torch's
 /// padding_idx (-1: none). A large table that is a leaf and of which few rows are read gets a
 /// sparse gradient (tensor/autograd.h, gradient_of). Errors: BadInput naming table and value when

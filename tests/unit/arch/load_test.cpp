@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "core/storage.h"
+#include "io/checkpoint.h"
 #include "nn/transformer.h"
 #include "support/temp_folder.h"
 #include "tensor/torch.h"
@@ -50,6 +51,51 @@ TEST(WriteModel, ADirectoryThatCannotBeMadeIsNamed) {
       error_text(ErrorCode::Io, [&] { write_model(*loaded.model, "", directory, Json::object()); });
   EXPECT_EQ(text.substr(0, text.rfind(':')),
             "writing a checkpoint: the directory " + directory + " cannot be made");
+}
+
+/// A checkpoint of which every tensor has been rounded to bf16, stored as bf16 and as fp32.
+struct TwoFiles {
+  TempFolder folder;
+  std::string half = folder.file("half"), full = folder.file("full");
+  explicit TwoFiles(const Json& config) {
+    const std::unique_ptr<Model> drawn = init_model(config, "config.json", {});
+    write_model(*drawn, "", half, Json::object());
+    write_model(*drawn, "", full, Json::object());
+    const Checkpoint stored(full);
+    NamedTensors rounded, wide;
+    for (const std::string& name : stored.names()) {
+      rounded.emplace_back(name, stored.tensor(name).to(at::kBFloat16));
+      wide.emplace_back(name, rounded.back().second.to(at::kFloat));
+    }
+    save_checkpoint(half, rounded);
+    save_checkpoint(full, wide);
+  }
+};
+
+TEST(LoadModel, WeightsInHalfPrecisionStayInTheirFileForProductsInBf16) {
+  Json config = read_json(kGolden + "base/config.json");
+  config["vocab_size"] = 4000;
+  const TwoFiles files(config);
+  LoadOptions bf16;
+  bf16.numerics.compute = kernels::DType::BF16;
+  const LoadedModel half = load_model(files.half, bf16), full = load_model(files.full, bf16),
+                    wide = load_model(files.half, {});
+  const Site &q = half.model->site("enc.0.self.q"), &norm = half.model->site("enc.0.ffn.norm"),
+             &words = half.model->site("enc.embed.tok"),
+             &places = half.model->site("enc.embed.pos");
+  for (const Site* site : {&q, &words}) {
+    EXPECT_EQ(half.model->slot(*site).weight.scalar_type(), at::kBFloat16) << site->name;
+    EXPECT_EQ(half.model->slot(*site).dense().scalar_type(), at::kFloat);
+    EXPECT_TRUE(half.model->slot(*site).copies.weight_is_mapped());
+    EXPECT_EQ(wide.model->slot(*site).weight.scalar_type(), at::kFloat)
+        << "products in fp32 multiply the weight itself";
+  }
+  for (const Site* site : {&norm, &places})
+    EXPECT_EQ(half.model->slot(*site).weight.scalar_type(), at::kFloat) << site->name;
+  Batch batch = made_up_batch(dynamic_cast<const Transformer&>(*half.model).spec(), {5, 3}, 1);
+  const Want want{{"final"}, true};
+  EXPECT_TRUE(at::equal(half.model->forward(batch, want).captured.at("final"),
+                        full.model->forward(batch, want).captured.at("final")));
 }
 
 /// Bytes of this process's mapped files that are in memory.
