@@ -92,7 +92,8 @@ def tokenizing(args, folder):
 
 
 def step(args, model, storage, shape):
-    command = [os.path.join(args.build, "step"), model, "{lora: {rank: 8}}", "--storage", storage, "--shape", shape, "--steps", "8"]
+    command = [os.path.join(args.build, "step"), model, "{lora: {rank: 8}}", "--storage", storage, "--shape", shape, "--steps", "8",
+               "--mapped", "build/bench-models"]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -161,7 +162,7 @@ def main():
              "", "| tokenizer | texts | tokenizers | Attune | without offsets | ratio | without offsets |", "|---|---|---:|---:|---:|---:|---:|"]
     lines += [f"| {kind} | {name} | {a:,.0f} | {b:,.0f} | {c:,.0f} | {d:.2f} | {e:.2f} |" for kind, name, a, b, c, d, e in words]
     lines += ["", "## Steps over quantised weights", "",
-              "LoRA r = 8 on q and v, 2 threads; milliseconds a step, and over the step with bf16 copies of full weights.", "",
+              "LoRA r = 8 on q and v, 2 threads; milliseconds a step, and over the step with bf16 copies of full weights; the checkpoint in its file.", "",
               "| model | batch | bf16 | int8 | NF4 | int8 over bf16 | NF4 over bf16 | peak MB: bf16 | int8 | NF4 |", "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
     for model, shape, best in steps:
         ms = {storage: run["median_ms"] for storage, run in best.items()}
