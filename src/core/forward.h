@@ -74,8 +74,7 @@ class Forward {
   NormResult norm(int site, kernels::NormKind kind, double eps, const Tensor& x,
                   const Tensor& residual = {}, const DropSite& drop = {}, bool keep_sum = false);
   /// An embedding table or a lone vector, edits folded in; a large frozen table may be in half
-  /// precision. Errors: Unsupported when the adapter
-  /// sets of one batch edit it differently.
+  /// precision. Errors: Unsupported when the adapter sets of one batch edit it differently.
   Tensor table(int site);
   /// True when a table is more than one tensor to look up in: gather() must be used.
   bool table_edited(int site) const;

@@ -21,21 +21,20 @@ Tensor by_columns(const Tensor& y, const Tensor& by, bool multiply) {
   return cast(multiply ? wide * row : wide + row, y.scalar_type());
 }
 
+const Tensor& bias_of(const WeightSlot& slot, const SitePlan* plan) {
+  return plan != nullptr && plan->bias.defined() ? plan->bias : slot.bias;
+}
+
 /// The tensors that edits change.
 Affine base_map(WeightSlot& slot, const SitePlan* plan) {
   const bool trained = plan != nullptr && plan->weight.defined();
-  return {trained ? plan->weight : slot.widened(),
-          plan != nullptr && plan->bias.defined() ? plan->bias : slot.bias};
+  return {trained ? plan->weight : slot.widened(), bias_of(slot, plan)};
 }
 
 /// The tensors that are used as they are: the weight may be in half precision.
 Affine plain_map(const WeightSlot& slot, const SitePlan* plan) {
-  const bool trained = plan != nullptr && plan->weight.defined();
-  const Tensor& base = slot.weight;
-  return {trained                 ? plan->weight
-          : slot.codes != nullptr ? slot.dense()
-                                  : base,
-          plan != nullptr && plan->bias.defined() ? plan->bias : slot.bias};
+  if (plan != nullptr && plan->weight.defined()) return {plan->weight, bias_of(slot, plan)};
+  return {slot.codes != nullptr ? slot.dense() : slot.weight, bias_of(slot, plan)};
 }
 
 /// The unedited weight of a projection, or the one that is trained in its place.
@@ -43,9 +42,17 @@ WeightSource source_of(WeightSlot& slot, SitePlan* plan) {
   if (plan != nullptr && plan->weight.defined()) return {plan->weight, &plan->copies, nullptr};
   return {slot.weight, &slot.copies, slot.codes};
 }
-const Tensor& bias_of(const WeightSlot& slot, const SitePlan* plan) {
-  return plan != nullptr && plan->bias.defined() ? plan->bias : slot.bias;
-}
+/// Projections of one input whose edits are none or LowRanks, with their terms.
+struct Together {
+  std::vector<Projection> projections;
+  std::vector<LowRankTerm> terms;
+
+  void add(WeightSlot& slot, SitePlan* plan) {
+    for (size_t i = 0; plan != nullptr && i < plan->edits.size(); ++i)
+      terms.push_back(term_of(plan->edits[i], projections.size()));
+    projections.push_back({source_of(slot, plan), bias_of(slot, plan)});
+  }
+};
 
 /// The number of edits up to the last one that `asks` for a folded weight.
 template <class Asks>
@@ -104,17 +111,13 @@ std::vector<Tensor> Forward::project(const std::vector<int>& sites, const Tensor
     for (const int site : sites) results.push_back(project(site, x));
     return results;
   }
-  std::vector<Projection> projections;
-  std::vector<LowRankTerm> terms;
+  Together all;
   for (const int site : sites) {
     const int id = resolve(site);
-    WeightSlot& slot = model_.slot(model_.sites()[static_cast<size_t>(id)]);
-    SitePlan* plan = const_cast<Plan*>(lanes_[0].plan)->mutable_at(id);
-    for (size_t i = 0; plan != nullptr && i < plan->edits.size(); ++i)
-      terms.push_back(term_of(plan->edits[i], projections.size()));
-    projections.push_back({source_of(slot, plan), bias_of(slot, plan)});
+    all.add(model_.slot(model_.sites()[static_cast<size_t>(id)]),
+            const_cast<Plan*>(lanes_[0].plan)->mutable_at(id));
   }
-  return linear(x, projections, terms, parts_[0].keys);
+  return linear(x, all.projections, all.terms, parts_[0].keys);
 }
 
 std::optional<PlainProjection> Forward::plain_projection(int id_in) {
@@ -131,11 +134,10 @@ std::optional<PlainProjection> Forward::plain_projection(int id_in) {
 Tensor Forward::project_lane(const Site& site, size_t lane, const Tensor& x) {
   WeightSlot& slot = model_.slot(site);
   SitePlan* plan = const_cast<Plan*>(lanes_[lane].plan)->mutable_at(site.id);
-  if (plan == nullptr) return linear(x, source_of(slot, nullptr), slot.bias, {}, {});
-  if (!plan->only_low_rank()) return project_edited(site, *plan, lane, x);
-  std::vector<LowRankTerm> terms;
-  for (const SitePlan::Entry& entry : plan->edits) terms.push_back(term_of(entry));
-  return linear(x, source_of(slot, plan), bias_of(slot, plan), terms, parts_[lane].keys);
+  if (plan != nullptr && !plan->only_low_rank()) return project_edited(site, *plan, lane, x);
+  Together one;
+  one.add(slot, plan);
+  return linear(x, one.projections, one.terms, parts_[lane].keys)[0];
 }
 
 /// Edits up to the last Reweight fold into the weight; the others run as side-cars, input scales

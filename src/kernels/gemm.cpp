@@ -348,6 +348,7 @@ bool PackedMatrix::fill_decoded(const QuantizedMatrix& codes, bool transposed) {
          s.k, s.n);
   if (s.plain || isa() < Isa::Avx512Bf16 || !codes.has_tiles() || !pairs_in_blocks(s.layout))
     return false;
+  static_assert(QuantizedMatrix::kTile == detail::kPackWidth);
   const std::vector<float> scales = codes.scales();
   const auto tile = [&](int64_t row, int64_t col, bf16* to) {
     codes.decode_tile(scales.data(), row, col, to);

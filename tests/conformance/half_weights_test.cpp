@@ -1,6 +1,5 @@
 // Every method on a model whose frozen weights stay in half precision: the same bits as on their
 // values in the master type.
-#include "base/error.h"
 #include "base/text.h"
 #include "methods.h"
 #include "tensor/autograd.h"
@@ -55,12 +54,7 @@ TEST_P(HalfWeights, ComputeAndTrainAsTheirValuesInFullDo) {
 TEST_P(HalfWeights, MergeAsTheirValuesInFullDoAndComeBack) {
   halve(at::kBFloat16);
   const Values before = everything(*model_, batch_);
-  try {
-    adaptation_->merge("default");
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::Unsupported);
-    return;
-  }
+  if (!merges()) return;
   other_->merge("default");
   EXPECT_TRUE(same(everything(*model_, batch_), everything(*wide_, batch_)));
   adaptation_->unmerge();

@@ -1,4 +1,5 @@
 #pragma once
+#include "base/error.h"
 #include "methods/registry.h"
 #include "recipe/yaml.h"
 #include "tiny.h"
@@ -60,6 +61,16 @@ class MethodTest : public ::testing::TestWithParam<MethodCase> {
     adaptation_->add("default", spec);
   }
   void adapt() { adapt(spec()); }
+  /// Merges adaptation_; false where that is refused because the method cannot be merged.
+  bool merges() {
+    try {
+      adaptation_->merge("default");
+      return true;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::Unsupported) << error.what();
+      return false;
+    }
+  }
 
   Registry<Tuner> registry_;
   std::unique_ptr<Model> model_;

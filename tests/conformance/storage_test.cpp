@@ -72,12 +72,7 @@ TEST_P(Storage, MergingGivesPlainWeightsAndUnmergingTheCodesBack) {
   if (!attaches()) return;
   disturb(*adaptation_);
   const Values before = everything(*model_, batch_);
-  try {
-    adaptation_->merge("default");
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::Unsupported);
-    return;
-  }
+  if (!merges()) return;
   EXPECT_LE(distance(everything(*model_, batch_).at("final"), before.at("final")), 1e-5);
   adaptation_->unmerge();
   EXPECT_TRUE(same(everything(*model_, batch_), before));

@@ -147,7 +147,7 @@ void pack_pairs_avx512(const T* w, int64_t k, int64_t n, bool transposed, int64_
 
 void pack_tiles_avx512(Tile tile, const void* of, int64_t k, int64_t n, bool transposed,
                        int64_t k_stride, int64_t n_stride, bf16* to) {
-  constexpr int64_t kTile = 64;
+  constexpr int64_t kTile = kPackWidth;
   const int64_t deep = (k + kTile - 1) / kTile, wide = (n + kPackWidth - 1) / kPackWidth;
 #pragma omp parallel for collapse(2) schedule(static) if (k * n > 16384)
   for (int64_t j = 0; j < wide; ++j)

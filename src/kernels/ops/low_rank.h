@@ -22,7 +22,6 @@ struct LowRankTerm {
 /// as one by their ups: x, dx and each y are gone through once, forward and backward.
 class SideCars {
  public:
-  SideCars() = default;
   /// Adds the terms (sorted by output) of x [rows, in] to the outputs y [rows, out], all in the
   /// compute type; no gradients.
   SideCars(const at::Tensor& x, const std::vector<LowRankTerm>& terms, const at::Tensor& row_keys,
