@@ -103,8 +103,9 @@ std::vector<int64_t> lengths_of(const Setting& setting) {
   return lengths;
 }
 
-/// Multiply-adds that no way of computing the step could leave out, in FLOPs, and the rate at which
-/// the matrix products among them run alone.
+/// Multiply-adds of the step, in FLOPs, without those whose results nobody reads (in the last block
+/// of a classifier that reads one row of each sequence, that row alone asks and goes on), and the
+/// rate at which the matrix products among them run alone.
 struct Work {
   double linear = 0, attention = 0;
   std::map<std::pair<int64_t, int64_t>, double> shapes;  // FLOPs by right operand [k, n]
@@ -118,16 +119,21 @@ Work work_of(const Model& model, const std::vector<int64_t>& lengths, bool full)
     rows += length;
     pairs += static_cast<double>(length) * static_cast<double>(length);
   }
-  bool causal = model.config().value("model_type", "") == "llama";
+  const bool causal = model.config().value("model_type", "") == "llama";
+  const int last = model.config()["num_hidden_layers"].get<int>() - 1;
   for (const Site& site : model.sites()) {
+    const bool narrow = !causal && site.layer == last;
     if (site.kind == SiteKind::Scores && ends_with(site.name, ".scores")) {
       const double width = model.config()["hidden_size"].get<double>();
-      work.attention += 3 * 4 * pairs * width * (causal ? 0.5 : 1);
+      work.attention +=
+          3 * 4 * width * (narrow ? static_cast<double>(rows) : pairs * (causal ? 0.5 : 1));
     }
     const bool output = site.name == "head.proj" && causal;
     if (site.kind != SiteKind::Weight || site.weight != WeightKind::Projection) continue;
     if (site.layer < 0 && !output) continue;
-    const double flops = 2.0 * static_cast<double>(rows * site.in * site.out);
+    const bool few = narrow && !ends_with(site.name, ".k") && !ends_with(site.name, ".v");
+    const double flops = 2.0 * static_cast<double>(site.in * site.out) *
+                         static_cast<double>(few ? static_cast<int64_t>(lengths.size()) : rows);
     work.shapes[{site.in, site.out}] += flops;
     work.shapes[{site.out, site.in}] += flops;
     if (full) work.shapes[{site.in, site.out}] += flops;

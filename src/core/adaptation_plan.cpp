@@ -59,11 +59,16 @@ void Adaptation::State::plan_set(Plan& plan, const AdapterSet& set) const {
     plan_thawed(plan, recorder);
     for (const std::pair<int, Edit>& entry : recorder.edits()) {
       const std::string owner = tuner_label(set, attached);
-      const std::string& site = model.sites()[static_cast<size_t>(entry.first)].name;
+      const Site& site = model.sites()[static_cast<size_t>(entry.first)];
       plan_edit(plan, entry.first,
-                {&entry.second, owner, static_cast<uint32_t>(name_key(owner + "/" + site))});
-      if (const Names* reads = reads_of(entry.second))
-        for (const std::string& name : *reads) plan.need(model.site(name).id).read = true;
+                {&entry.second, owner, static_cast<uint32_t>(name_key(owner + "/" + site.name))});
+      const Names* reads = reads_of(entry.second);
+      if (reads == nullptr) continue;
+      for (const std::string& name : *reads) {
+        SitePlan& source = plan.need(model.site(name).id);
+        source.read = true;
+        source.read_whole = source.read_whole || !by_row(site, entry.second);
+      }
     }
   }
 }

@@ -53,6 +53,21 @@ bool admits(const Site& site, const Edit& edit) {
   return false;
 }
 
+bool by_row(const Site& site, const Edit& edit) {
+  // One value a feature, not one a row.
+  const auto of_features = [&](const Tensor& by) {
+    return !by.defined() || by.dim() < 2 || by.numel() == site.out;
+  };
+  if (const LowRank* low = std::get_if<LowRank>(&edit)) return !low->gate;
+  if (const Scale* scale = std::get_if<Scale>(&edit)) return of_features(scale->out);
+  if (const Shift* shift = std::get_if<Shift>(&edit)) return of_features(shift->by);
+  if (const Apply* apply = std::get_if<Apply>(&edit)) return apply->by_row;
+  // Keys and values in front of a sequence's own are the same whoever asks.
+  if (const Extend* extend = std::get_if<Extend>(&edit))
+    return site.kind == SiteKind::KeyValue && !extend->gate;
+  return is<Reweight>(edit);
+}
+
 bool folds(const Site& site, const Edit& edit) {
   if (site.kind != SiteKind::Weight || !affine(edit)) return false;
   if (const LowRank* low = std::get_if<LowRank>(&edit); low != nullptr && low->gate) return false;

@@ -49,6 +49,8 @@ struct Reweight {
 struct Apply {
   Fn fn;
   Names reads;
+  // What fn makes of a row depends on that row alone, and on the same row of what it reads.
+  bool by_row = false;
 };  // x <- fn(view)
 struct Observe {
   std::function<void(const View&)> see;
@@ -76,6 +78,9 @@ using Edit = std::variant<LowRank, Scale, Shift, Reweight, Apply, Observe, Exten
 const char* verb_name(const Edit& edit);
 /// Is the verb meant for this kind of site (the table of docs/sites.md)?
 bool admits(const Site& site, const Edit& edit);
+/// Does what it makes of a row depend on that row alone, so that rows nobody reads may be left out
+/// before it?
+bool by_row(const Site& site, const Edit& edit);
 /// Can it be merged into the model's weights?
 bool folds(const Site& site, const Edit& edit);
 

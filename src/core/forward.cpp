@@ -271,7 +271,7 @@ Tensor Forward::at(int id_in, const Tensor& x) {
 }
 
 Tensor Forward::finish(const Tensor& x, bool put_back) {
-  if (!state_->origin.defined()) return x;
+  if (!state_->origin.defined() || state_->narrowed) return x;
   const Tensor y = put_back ? state_->put_back(x) : state_->of_the_input(x);
   state_->finished(batch_, put_back);
   split_rows();

@@ -96,6 +96,20 @@ class Forward {
   /// True when some prompt asks that a head pools its first row.
   bool pools_prompt() const { return state_->pooled; }
 
+  /// True when what happens to a row at the site depends on no other row, and nobody wants or reads
+  /// the values of all.
+  bool by_row(int site) const;
+  /// Goes on with these rows of the stream alone (int64, in order): no other will be read.
+  void narrow(const Tensor& rows);
+  bool narrowed() const { return state_->narrowed; }
+  /// int64 [rows]: the row of the input that each present row is, -1 for added ones; undefined: as
+  /// given.
+  const Tensor& origin() const { return state_->origin; }
+  /// The rows of the stream as it was given.
+  const RowIndex& given_rows() const { return state_->original; }
+  /// True when rows have left by Keep.
+  bool rows_left() const { return !state_->left.empty(); }
+
   /// True when the sites of a block ("enc.3.") can run once more and give the same: nothing there
   /// is watched, routed or gone before the backward pass, and nowhere in the model does a function
   /// read other sites or do rows leave.

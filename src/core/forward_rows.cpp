@@ -1,4 +1,4 @@
-// Verbs that change which rows there are: Extend, Keep, Route.
+// What changes which rows there are: Extend, Keep, Route, and leaving out what nobody reads.
 #include <algorithm>
 
 #include "base/error.h"
@@ -79,6 +79,28 @@ Tensor Forward::drop_rows(const Keep& keep, const SitePlan::Entry& entry, size_t
   state_->keep(x, all, kept, entry.owner);
   split_rows();
   return x.index_select(0, kept);
+}
+
+bool Forward::by_row(int site_in) const {
+  if (site_in < 0) return true;
+  if (wanted(site_in)) return false;
+  const Site& site = model_.sites()[static_cast<size_t>(site_in)];
+  for (const Lane& lane : lanes_) {
+    const SitePlan* plan = lane.plan->at(site_in);
+    if (plan == nullptr) continue;
+    if (plan->read_whole || !plan->experts.empty()) return false;
+    for (const SitePlan::Entry& entry : plan->edits)
+      if (!attune::by_row(site, *entry.edit)) return false;
+  }
+  return true;
+}
+
+void Forward::narrow(const Tensor& rows) {
+  for (std::pair<const std::string, Tensor>& read : reads_)
+    if (read.second.size(0) == state_->rows.rows()) read.second = read.second.index_select(0, rows);
+  state_->choose(rows);
+  state_->narrowed = true;
+  split_rows();
 }
 
 namespace {

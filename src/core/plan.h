@@ -25,7 +25,8 @@ struct SitePlan {
   Tensor weight, bias;                        // thawed values; undefined: the base
   bool own_weight = false, own_bias = false;  // thawed for this expert's copy alone
   WeightCopies copies;                        // compute copies of a thawed weight
-  bool read = false;                          // some function reads this site's value
+  bool read = false;                          // some function reads this site's value,
+  bool read_whole = false;                    // and for more than the row it is at
   std::vector<std::vector<int>> experts;  // Route: by expert, the copy of each site (-1: itself)
   /// Every edit is a LowRank: the projection takes them as arguments of one node.
   bool only_low_rank() const;

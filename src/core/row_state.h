@@ -25,6 +25,7 @@ struct RowState {
   std::vector<int64_t> start;  // by sequence: position of the first row (prefixes); empty: 0
   Tensor keys;                 // int64 [rows] when training
   bool pooled = false;
+  bool narrowed = false;  // to the rows that the head reads (Forward::narrow)
   struct Left {
     Tensor x, origin;  // rows as they were when they left
   };

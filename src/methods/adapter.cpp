@@ -85,7 +85,7 @@ class Adapter final : public Tuner {
       if (block >= 0 && block < dropped_) return view.x;
       return layer.run(view, view.x, residual ? view.x : Tensor());
     };
-    attachment.add(site, Apply{run, {}});
+    attachment.add(site, Apply{run, {}, /*by_row=*/true});
   }
 
   /// The adapter reads the sub-layer's output after the residual sum and the block's own norm (in
@@ -116,7 +116,7 @@ class Adapter final : public Tuner {
           gamma.defined() ? layer_norm(view.x, stream, gamma, beta, eps) : view.x + stream;
       return layer.run(view, input, residual ? view.x : Tensor());
     };
-    attachment.add(site, Apply{run, {mid->name}});
+    attachment.add(site, Apply{run, {mid->name}, /*by_row=*/true});
   }
 
   /// A stack whose blocks begin with their norms ends with one more; one whose blocks end with

@@ -130,8 +130,9 @@ class Compacter final : public Tuner {
     weights.down_bias = plain_parameter(attachment, site, "down_bias", attachment.zeros({size}));
     weights.up_bias = plain_parameter(attachment, site, "up_bias", attachment.zeros({d}));
     attachment.add(
-        site,
-        Apply{[&place](const View& view) { return place.layer.run(view, view.x, view.x); }, {}});
+        site, Apply{[&place](const View& view) { return place.layer.run(view, view.x, view.x); },
+                    {},
+                    /*by_row=*/true});
   }
 
   AdapterOptions shared_;

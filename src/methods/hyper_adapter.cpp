@@ -153,8 +153,9 @@ class HyperAdapter final : public Tuner {
     width.size = size / scale;
     width.places.push_back(&place);
     attachment.add(
-        site,
-        Apply{[&place](const View& view) { return place.layer.run(view, view.x, view.x); }, {}});
+        site, Apply{[&place](const View& view) { return place.layer.run(view, view.x, view.x); },
+                    {},
+                    /*by_row=*/true});
   }
 
   /// How many times larger than the template the adapter is; 1 but for lite.

@@ -96,7 +96,7 @@ class MhParallelAdapter final : public Tuner {
       const Tensor heads = view.x.reshape({view.x.size(0), -1});
       return place.layer.run(view, view.reads.at(read), heads).reshape(view.x.sizes());
     };
-    attachment.add(site, Apply{run, {input.name}});
+    attachment.add(site, Apply{run, {input.name}, /*by_row=*/true});
   }
 
   std::vector<std::string> sites_;

@@ -46,7 +46,7 @@ class ParallelAdapter final : public Tuner {
       const Tensor h = view.x.dim() == 2 ? view.x : view.x.reshape({view.x.size(0), -1});
       return layer.run(view, x, residual ? h + x : h).reshape(view.x.sizes());
     };
-    attachment.add(site, Apply{run, {input.name}});
+    attachment.add(site, Apply{run, {input.name}, /*by_row=*/true});
   }
 
   AdapterOptions shared_;

@@ -195,8 +195,10 @@ class Propetl final : public Tuner {
       frame.weights.up = weights[1];
     };
     layers_.push_back(std::move(layer));
-    attachment.add(
-        site, Apply{[&frame](const View& view) { return frame.run(view, view.x, view.x); }, {}});
+    attachment.add(site,
+                   Apply{[&frame](const View& view) { return frame.run(view, view.x, view.x); },
+                         {},
+                         /*by_row=*/true});
   }
 
   void attach_lora(Attachment& attachment, const Site& site) {

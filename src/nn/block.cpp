@@ -7,6 +7,7 @@
 #include "kernels/ops/rowwise.h"
 #include "nn/positions.h"
 #include "tensor/torch.h"
+#include "tensor/types.h"
 
 namespace attune {
 
@@ -78,6 +79,32 @@ Block::Block(const StackSpec& spec, int layer, const SiteMaker& sites)
   b.ffn_norm =
       sites.weight(at + "ffn.norm", WeightKind::Norm, s.hidden, s.hidden, s.norm_bias, layer);
   b.resid_out = sites.flow(at + "resid.out", SiteKind::Rows, s.hidden, layer);
+  const AttentionPart &self = b.self, &cross = b.cross;
+  asking_ = {self.q, self.kv, self.scores, self.probs, self.heads};
+  behind_ = {self.part,    self.o,      self.out,    self.norm,  b.resid_cross,
+             cross.part,   cross.in,    cross.norm,  cross.q,    cross.kv,
+             cross.scores, cross.probs, cross.heads, cross.o,    cross.out,
+             b.resid_mid,  b.ffn,       b.ffn_in,    b.up,       b.gate,
+             b.hidden,     b.down,      b.ffn_out,   b.ffn_norm, b.resid_out};
+}
+
+Tensor Block::rows_read(const Forward& pass, const StackPass& shared) const {
+  if (!shared.read || layer_ + 1 != spec_.layers || pass.batch().cache != nullptr) return Tensor();
+  for (const int site : behind_)
+    if (!pass.by_row(site)) return Tensor();
+  return shared.read(pass);
+}
+
+bool Block::asks_alone(const Forward& pass, const StackPass& shared, const Tensor& read) const {
+  if (!read.defined() || shared.bias.defined()) return false;
+  for (const int site : asking_)
+    if (!pass.by_row(site)) return false;
+  if (!spec_.causal) return spec_.window == 0;
+  // The last query stands beside the last key.
+  const int64_t* rows = pointer<const int64_t>(read);
+  for (int64_t b = 0; b < pass.rows().sequences(); ++b)
+    if (rows[b] + 1 != pass.rows().end(b)) return false;
+  return true;
 }
 
 AttentionArgs Block::arguments(Forward& pass, int probs) const {
@@ -91,16 +118,26 @@ AttentionArgs Block::arguments(Forward& pass, int probs) const {
   return args;
 }
 
-Tensor Block::self_attention(Forward& pass, StackPass& shared, const Tensor& in) const {
+Tensor Block::self_attention(Forward& pass, StackPass& shared, const Tensor& in,
+                             const Tensor& read) const {
   const AttentionPart& a = sites_.self;
-  const std::vector<Tensor> projected = pass.project({a.q, a.k, a.v}, in);
-  Tensor q = projected[0];
-  KeyValues kv{projected[1], projected[2], pass.rows()};
+  const bool alone = asks_alone(pass, shared, read);
+  std::vector<int> projections{a.k, a.v};
+  if (!alone) projections.insert(projections.begin(), a.q);
+  std::vector<Tensor> projected = pass.project(projections, in);
+  KeyValues kv{projected.end()[-2], projected.end()[-1], pass.rows()};
+  RotaryTable table;
   if (spec_.rotary.dims > 0) {
-    const RotaryTable& table = shared.rotary();
-    q = rotate(q, table, spec_.heads, spec_.head_size);
+    table = shared.rotary();
     kv.k = rotate(kv.k, table, spec_.kv_heads, spec_.head_size);
   }
+  if (alone) {
+    pass.narrow(read);
+    projected.insert(projected.begin(), pass.project(a.q, in.index_select(0, read)));
+    if (spec_.rotary.dims > 0) table = table.of(read);
+  }
+  Tensor q = projected.front();
+  if (spec_.rotary.dims > 0) q = rotate(q, table, spec_.heads, spec_.head_size);
   if (Cache* cache = pass.batch().cache; cache != nullptr && spec_.causal) {
     Cache::Layer& layer = cache->self[static_cast<size_t>(layer_)];
     layer.append(kv.k, kv.v, kv.rows);
@@ -111,8 +148,11 @@ Tensor Block::self_attention(Forward& pass, StackPass& shared, const Tensor& in)
   args.window = spec_.window;
   args.bias = shared.bias;
   if (args.bias.defined()) args.positions = shared.gaps();
-  const Tensor heads =
-      pass.attend({a.kv, a.scores, a.probs, a.heads}, q, kv.k, kv.v, kv.rows, args);
+  Tensor heads = pass.attend({a.kv, a.scores, a.probs, a.heads}, q, kv.k, kv.v, kv.rows, args);
+  if (read.defined() && !alone) {
+    pass.narrow(read);
+    heads = heads.index_select(0, read);
+  }
   return pass.at(a.out, pass.project(a.o, heads));
 }
 
@@ -180,8 +220,10 @@ Tensor Block::forward(Forward& pass, StackPass& shared, Tensor x) const {
   rows.in = pass.at(b.self.in, spec_.pre_norm
                                    ? pass.norm(b.self.norm, spec_.norm, spec_.norm_eps, rows.x).y
                                    : rows.x);
+  const Tensor read = rows_read(pass, shared);
   Tensor part = pass.part(b.self.part, rows.in,
-                          [&](const Tensor& in) { return self_attention(pass, shared, in); });
+                          [&](const Tensor& in) { return self_attention(pass, shared, in, read); });
+  if (read.defined()) rows.x = rows.x.index_select(0, read);
   if (spec_.cross) {
     rows =
         join(pass, part, rows.x, b.self.out, b.self.norm, b.resid_cross, b.cross.norm, b.cross.in);

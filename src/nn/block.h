@@ -1,5 +1,7 @@
 #pragma once
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "core/cache.h"
 #include "core/forward.h"
@@ -32,6 +34,9 @@ class StackPass {
   /// Positions of the present rows when they do not stand one after another, else undefined.
   const Tensor& gaps();
 
+  /// The rows that are read behind the last block (int64, one a sequence, in order), or undefined:
+  /// all.
+  std::function<Tensor(const Forward&)> read;
   Tensor bias;                // on scores of self attention [heads, 2 reach + 1], or undefined
   Tensor memory;              // rows of the stack that cross attention reads
   std::string memory_stream;  // and its name
@@ -59,12 +64,19 @@ class Block {
   int layer() const { return layer_; }
 
  private:
+  /// Rows that are read when this block is done (StackPass::read), or undefined: all of them, or
+  /// something behind the attention looks at more than one row.
+  Tensor rows_read(const Forward& pass, const StackPass& shared) const;
+  /// May those rows alone ask? Undefined when nothing is left out.
+  bool asks_alone(const Forward& pass, const StackPass& shared, const Tensor& read) const;
   /// The residual stream and what the next part reads.
   struct Rows {
     Tensor x, in;
   };
   AttentionPart attention_sites(const std::string& at, const SiteMaker& sites, bool cross);
-  Tensor self_attention(Forward& pass, StackPass& shared, const Tensor& in) const;
+  /// `read`: of rows_read; the result, and the pass from here on, have those rows.
+  Tensor self_attention(Forward& pass, StackPass& shared, const Tensor& in,
+                        const Tensor& read) const;
   Tensor cross_attention(Forward& pass, StackPass& shared, const Tensor& in) const;
   KeyValues memory_keys(Forward& pass, const StackPass& shared) const;
   AttentionArgs arguments(Forward& pass, int probs) const;
@@ -78,6 +90,7 @@ class Block {
   StackSpec spec_;
   int layer_;
   BlockSites sites_;
+  std::vector<int> asking_, behind_;  // sites of the queries' rows in self attention; behind it
 };
 
 }  // namespace attune

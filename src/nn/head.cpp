@@ -62,7 +62,30 @@ Tensor rows_by_token(const HeadSpec& head, const Stream& input, const RowIndex& 
 
 }  // namespace
 
+Tensor HeadLayers::row_read(const Forward& pass, const Stream& input) const {
+  const RowIndex& rows = pass.rows();
+  const bool last = head_.pool == kernels::Pool::Last, by_token = head_.token >= 0;
+  if (!pooled() || !(by_token || last || head_.pool == kernels::Pool::First)) return Tensor();
+  if (by_token && pass.rows_left()) return Tensor();
+  const Tensor token = by_token ? rows_by_token(head_, input, pass.given_rows()) : Tensor();
+  const int64_t* origin = pass.origin().defined() ? pointer<const int64_t>(pass.origin()) : nullptr;
+  const auto reads = [&](int64_t sequence, int64_t row) {
+    const int64_t from = origin == nullptr ? row : origin[row];
+    return by_token ? from == pointer<const int64_t>(token)[sequence]
+                    : from >= 0 || pass.pools_prompt();
+  };
+  std::vector<int64_t> result;
+  for (int64_t b = 0; b < rows.sequences(); ++b) {
+    int64_t row = last ? rows.end(b) - 1 : rows.begin(b);
+    while (row >= rows.begin(b) && row < rows.end(b) && !reads(b, row)) row += last ? -1 : 1;
+    if (row < rows.begin(b) || row >= rows.end(b)) return Tensor();
+    result.push_back(row);
+  }
+  return int64_tensor(result);
+}
+
 Tensor HeadLayers::pooled_rows(Forward& pass, const Tensor& x, const Stream& input) const {
+  if (pass.narrowed()) return cast(x, pass.master());
   if (head_.token < 0) return pool(head_.pool, x, pass.rows());
   return cast(x, pass.master()).index_select(0, rows_by_token(head_, input, pass.rows()));
 }

@@ -19,6 +19,9 @@ class HeadLayers {
   /// Rows that left the batch are needed: every row of the input has its logits, or a row is taken
   /// by its token.
   bool needs_every_row() const { return !pooled() || head_.token >= 0; }
+  /// The present row of every sequence that the head reads, int64 [sequences], where it reads one
+  /// and that is still there; else undefined.
+  Tensor row_read(const Forward& pass, const Stream& input) const;
   /// What enters the last projection, from the final rows x. `input`: what the model was given.
   Tensor features(Forward& pass, const Tensor& x, const Stream& input) const;
   /// The last projection over ready features; null without a head. `capture`: the logits of all

@@ -76,7 +76,8 @@ Tensor Stack::run(const Block& block, const std::shared_ptr<Forward>& pass, Stac
 }
 
 Tensor Stack::blocks(const std::shared_ptr<Forward>& shared_pass, const Stream& stream,
-                     const Tensor& memory, const std::string& memory_stream) const {
+                     const Tensor& memory, const std::string& memory_stream,
+                     std::function<Tensor(const Forward&)> read) const {
   Forward& pass = *shared_pass;
   pass.enter(spec_.name, embedding_.rows(stream));
   place(pass, stream);
@@ -92,6 +93,7 @@ Tensor Stack::blocks(const std::shared_ptr<Forward>& shared_pass, const Stream& 
   shared.bias = biases(pass);
   shared.memory = memory;
   shared.memory_stream = memory_stream;
+  if (pass.by_row(final_norm_) && pass.by_row(result_)) shared.read = std::move(read);
   for (const Block& block : blocks_) x = run(block, shared_pass, shared, x);
   if (cache != nullptr) cache->started = true;
   return x;

@@ -17,9 +17,10 @@ class Stack {
   const StackSpec& spec() const { return spec_; }
   int tokens() const { return embedding_.tokens(); }
   /// The stack's part of a pass, up to the last block. memory: rows of the stack before, for cross
-  /// attention. With a cache, ids are those of new rows.
+  /// attention. With a cache, ids are those of new rows. read: the rows that are read behind the
+  /// stack (StackPass::read), or empty: all.
   Tensor blocks(const std::shared_ptr<Forward>& pass, const Stream& stream, const Tensor& memory,
-                const std::string& memory_stream) const;
+                const std::string& memory_stream, std::function<Tensor(const Forward&)> read) const;
   /// The final norm, and the site of the result.
   Tensor result(Forward& pass, const Tensor& x) const;
 

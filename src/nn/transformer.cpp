@@ -87,13 +87,23 @@ Output Transformer::forward(const Batch& batch, const Want& want) {
   Tensor x, memory;
   std::string memory_stream;
   Stream input;
+  const bool capture =
+      std::any_of(want.sites.begin(), want.sites.end(),
+                  [](const std::string& glob) { return glob_match(glob, "logits"); });
+  const bool head = (want.head || capture) && spec_.head.kind != HeadKind::None;
+  const bool before = head_->wanted(*pass) && (spec_.head.pooler || !head_->pooled());
   for (size_t i = 0; i < stacks_.size(); ++i) {
     const Stack& stack = stacks_[i];
     const bool last = i + 1 == stacks_.size();
     if (goes_on && !last) continue;  // its keys and values are in the cache
     const Stream stream = stream_of(batch, i);
     if (i == 0) input = stream;
-    x = stack.blocks(pass, stream, memory, memory_stream);
+    std::function<Tensor(const Forward&)> read;
+    if (last && (head || before))
+      read = [layers = head_.get(), input](const Forward& at) {
+        return layers->row_read(at, input);
+      };
+    x = stack.blocks(pass, stream, memory, memory_stream, std::move(read));
     // Added rows of an encoder stay for the decoder to read.
     if (last && (head_->needs_every_row() || !pass->pools_prompt()))
       x = pass->finish(x, head_->needs_every_row());
@@ -102,11 +112,6 @@ Output Transformer::forward(const Batch& batch, const Want& want) {
     memory = x;
     memory_stream = stack.spec().name;
   }
-  const bool capture =
-      std::any_of(want.sites.begin(), want.sites.end(),
-                  [](const std::string& glob) { return glob_match(glob, "logits"); });
-  const bool head = (want.head || capture) && spec_.head.kind != HeadKind::None;
-  const bool before = head_->wanted(*pass) && (spec_.head.pooler || !head_->pooled());
   if (head || before) {
     const Tensor features = head_->features(*pass, x, input);
     if (head) output.head = head_->make(pass, features, capture);

@@ -28,6 +28,10 @@ Tensor turned(const Tensor& x, const RotaryTable& table, int64_t heads, int64_t 
 
 }  // namespace
 
+RotaryTable RotaryTable::of(const Tensor& rows) const {
+  return {cosines.index_select(0, rows), sines.index_select(0, rows), interleaved};
+}
+
 Tensor rotate(const Tensor& x, const RotaryTable& table, int64_t heads, int64_t head_size) {
   ATTUNE_ASSERT(table.cosines.size(0) == x.size(0) && 2 * table.cosines.size(1) <= head_size);
   return record(turned(x.detach().contiguous(), table, heads, head_size, false), {x}, "rotate",

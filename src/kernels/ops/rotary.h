@@ -7,6 +7,8 @@ namespace attune {
 struct RotaryTable {
   at::Tensor cosines, sines;  // master type [rows, dims / 2]
   bool interleaved = false;   // pairs (2 j, 2 j + 1) in place of (j, j + dims / 2)
+  /// The angles of these rows (int64).
+  RotaryTable of(const at::Tensor& rows) const;
 };
 
 /// Turns every head of x [rows, heads * head_size] by its row's angles; elements past the table's
