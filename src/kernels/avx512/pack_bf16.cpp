@@ -40,14 +40,20 @@ __m512i halves(const bf16* p, int64_t count) {
   return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(count), p));
 }
 
+constexpr int64_t kAhead = 2 * kPackDepth;  // elements of a row to be fetched meanwhile
+
 /// One block of w [n, k]: rows of w become columns of pairs.
 template <class T>
 void block_of_transpose(const T* w, int64_t k, int64_t k_left, int64_t n_left, float* to) {
   for (int64_t c = 0; c < kPackWidth; c += 16) {
     alignas(64) float rows[16 * 16];
-    for (int64_t r = 0; r < 16; ++r)
+    for (int64_t r = 0; r < 16; ++r) {
+      // As many streams as rows are more than the processor follows by itself.
+      _mm_prefetch(reinterpret_cast<const char*>(w + (c + r) * k + kAhead), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(w + (c + r) * k + kAhead) + 64, _MM_HINT_T1);
       _mm512_store_si512(rows + r * 16,
                          c + r < n_left ? pairs(w + (c + r) * k, k_left) : _mm512_setzero_si512());
+    }
     Vec::transpose(rows, 16, to + c, kPackWidth);
   }
 }

@@ -13,6 +13,16 @@ namespace attune {
 namespace {
 
 constexpr int64_t kSkipped = -100;
+/// Products take rows in so many at once (gemm_blocks.h); what is over is a product of its own, for
+/// which the matrix is read once more.
+constexpr int64_t kWholeRows = 64;
+
+/// The rows that carry a label, and as many of the first again as make the last product whole where
+/// few are missing.
+struct Labelled {
+  Tensor index, labels;
+  int64_t count = 0;
+};
 
 /// The rows that carry a label.
 Tensor labelled_rows(const Tensor& labels, int64_t rows, int64_t classes) {
@@ -30,6 +40,18 @@ Tensor labelled_rows(const Tensor& labels, int64_t rows, int64_t classes) {
     index.push_back(i);
   }
   return int64_tensor(index);
+}
+
+Labelled whole_products(const Tensor& labels, int64_t rows, int64_t classes) {
+  Labelled result;
+  result.index = labelled_rows(labels, rows, classes);
+  result.count = result.index.numel();
+  result.labels = labels.index_select(0, result.index);
+  const int64_t over = result.count % kWholeRows, missing = kWholeRows - over;
+  if (over <= kWholeRows / 2) return result;
+  result.index = at::cat({result.index, result.index.narrow(0, 0, 1).expand({missing})});
+  result.labels = at::cat({result.labels, at::full({missing}, kSkipped, labels.options())});
+  return result;
 }
 
 /// Sums of one sweep over the chunks.
@@ -50,7 +72,7 @@ void add_gradients(const Tensor& dlogits, const Tensor& x, int64_t begin,
                   {x.data_ptr(), dtype_of(x), x.size(0), x.size(1)},
                   {sweep.dweight.data_ptr(), dtype_of(sweep.dweight), sweep.dweight.size(0),
                    sweep.dweight.size(1)},
-                  nullptr, true);
+                  nullptr, begin > 0);
   if (sweep.dbias.defined()) sweep.dbias.add_(dlogits.sum(0));
 }
 
@@ -81,24 +103,26 @@ void sweep_chunk(const Tensor& x, const Tensor& labels, int64_t begin, const Wor
 }  // namespace
 
 int64_t word_chunk_rows(int64_t classes, int64_t bytes) {
-  constexpr int64_t kLeast = 64;
-  return std::max(kLeast, bytes / (4 * std::max<int64_t>(1, classes)));
+  return std::max<int64_t>(1, bytes / (4 * std::max<int64_t>(1, classes)) / kWholeRows) *
+         kWholeRows;
 }
 
 CrossEntropy word_cross_entropy(const Tensor& x_in, const WordProjection& given,
                                 const Tensor& labels, const Tensor& class_weights, double smoothing,
                                 int64_t chunk_rows) {
   const int64_t classes = given.weight.size(0);
-  const Tensor index = labelled_rows(labels, x_in.size(0), classes);
-  const Tensor x = x_in.detach().index_select(0, index), own = labels.index_select(0, index);
+  const Labelled labelled = whole_products(labels, x_in.size(0), classes);
+  const Tensor x = x_in.detach().index_select(0, labelled.index), &own = labelled.labels;
   const Tensor weight = given.weight.detach();
   const WordProjection words{weight, given.bias.defined() ? given.bias.detach() : Tensor(),
                              given.copies};
   const at::ScalarType master = master_of(dtype_of(x));
+  const at::TensorOptions made = weight.options().dtype(master);
   Sweep sweep;
   if (wants_gradient(x_in)) sweep.dx = at::empty_like(x);
   if (wants_gradient(given.weight))
-    sweep.dweight = at::zeros(weight.sizes(), weight.options().dtype(master));
+    sweep.dweight =
+        labelled.count > 0 ? at::empty(weight.sizes(), made) : at::zeros(weight.sizes(), made);
   if (wants_gradient(given.bias)) sweep.dbias = at::zeros({classes}, x.options().dtype(master));
   const int64_t step = chunk_rows > 0 ? chunk_rows : word_chunk_rows(classes);
   for (int64_t begin = 0; begin < x.size(0); begin += step) {
@@ -109,8 +133,9 @@ CrossEntropy word_cross_entropy(const Tensor& x_in, const WordProjection& given,
   const Tensor sum = record(
       at::scalar_tensor(sweep.sum, at::kDouble), {x_in, given.weight, given.bias},
       "word_cross_entropy",
-      [index, dx = sweep.dx, dw = sweep.dweight, db = sweep.dbias,
-       rows = x_in.size(0)](const Tensors& g) -> Tensors {
+      [index = labelled.index.narrow(0, 0, labelled.count),
+       dx = sweep.dx.defined() ? sweep.dx.narrow(0, 0, labelled.count) : Tensor(),
+       dw = sweep.dweight, db = sweep.dbias, rows = x_in.size(0)](const Tensors& g) -> Tensors {
         const double factor = g[0].item<double>();
         const auto scaled = [factor](const Tensor& d) {
           return !d.defined() || factor == 1.0 ? d : d * factor;

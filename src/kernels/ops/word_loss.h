@@ -13,7 +13,8 @@ struct WordProjection {
   WeightCopies* copies = nullptr;
 };
 
-/// Rows that one product makes logits of: so many that they hold about `bytes` bytes, 64 at least.
+/// Rows that one product makes logits of: so many that they hold at most `bytes` bytes, a
+/// multiple of 64.
 int64_t word_chunk_rows(int64_t classes, int64_t bytes = int64_t{32} << 20);
 
 /// cross_entropy of the logits x W^T + b, made `chunk_rows` labelled rows at a time (0:
