@@ -109,6 +109,25 @@ void turn_half_block(const uint32_t* from, uint32_t* to) {
     }
 }
 
+/// 32 rows of 16 columns of x, zeros beyond rows_left and cols_left, to 16 rows `stride` apart.
+void turn_block(const bf16* x, int64_t x_stride, int64_t rows_left, int64_t cols_left, bf16* to,
+                int64_t stride) {
+  alignas(64) float pairs_of[16 * 16];  // row by row pairs of 16 columns
+  for (int64_t p = 0; p < 16; ++p) {
+    const bf16* from = x + 2 * p * x_stride;
+    const __m512i low = 2 * p < rows_left ? halves(from, cols_left) : _mm512_setzero_si512(),
+                  high = 2 * p + 1 < rows_left ? halves(from + x_stride, cols_left)
+                                               : _mm512_setzero_si512();
+    _mm512_store_si512(pairs_of + 16 * p, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  }
+  float* out = reinterpret_cast<float*>(to);
+  if (cols_left >= 16) return Vec::transpose(pairs_of, 16, out, stride / 2);
+  alignas(64) float turned[16 * 16];
+  Vec::transpose(pairs_of, 16, turned, 16);
+  for (int64_t i = 0; i < cols_left; ++i)
+    _mm512_storeu_ps(out + i * (stride / 2), _mm512_load_ps(turned + 16 * i));
+}
+
 }  // namespace
 
 void turn_pairs_avx512(const bf16* from, int64_t k, int64_t n, int64_t from_k_stride,
@@ -133,6 +152,13 @@ void turn_pairs_avx512(const bf16* from, int64_t k, int64_t n, int64_t from_k_st
             _mm512_storeu_si512(block + q * kPackWidth + half * 32 + c, _mm512_setzero_si512());
       }
     }
+}
+
+void turn_rows_avx512(const bf16* x, int64_t stride, int64_t rows, int64_t cols, bf16* to,
+                      int64_t depth) {
+  for (int64_t r = 0; r < depth; r += 32)
+    for (int64_t c = 0; c < cols; c += 16)
+      turn_block(x + r * stride + c, stride, rows - r, cols - c, to + c * depth + r, depth);
 }
 
 template <class T>

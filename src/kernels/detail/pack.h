@@ -28,4 +28,9 @@ void pack_tiles_avx512(Tile tile, const void* of, int64_t k, int64_t n, bool tra
 void turn_pairs_avx512(const bf16* from, int64_t k, int64_t n, int64_t from_k_stride,
                        int64_t from_n_stride, int64_t to_n_stride, int64_t to_k_stride, bf16* to);
 
+/// The transpose of x [rows, cols], whose rows are `stride` elements apart: [cols, depth], zeros
+/// from `rows` on. depth: rows rounded up to kPackDepth. One thread.
+void turn_rows_avx512(const bf16* x, int64_t stride, int64_t rows, int64_t cols, bf16* to,
+                      int64_t depth);
+
 }  // namespace attune::kernels::detail

@@ -110,6 +110,21 @@ TEST(Gemm, ThreadsShareTheRowsOfLargeProducts) {
   set_threads(before);
 }
 
+TEST(Gemm, GradientsOfWeightsOverManyRows) {
+  const int before = threads();
+  // Below and from the number of rows on where the left operand is turned; whole blocks and rests.
+  const int64_t sizes[][3] = {{64, 127, 64}, {64, 128, 64},  {100, 129, 70},
+                              {70, 200, 63}, {700, 191, 65}, {530, 1056, 130}};
+  for (const int count : {1, 2, 3}) {
+    set_threads(count);
+    for (const auto& size : sizes)
+      for (const bool accumulate : {false, true})
+        check({size[0], size[1], size[2], DType::BF16, DType::F32, true, false, false, accumulate,
+               false});
+  }
+  set_threads(before);
+}
+
 TEST(ShareOut, RunsEveryPieceOnce) {
   const int before = threads();
   for (const int count : {1, 2, 3, 70}) {
