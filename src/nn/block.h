@@ -67,7 +67,8 @@ class Block {
   /// Rows that are read when this block is done (StackPass::read), or undefined: all of them, or
   /// something behind the attention looks at more than one row.
   Tensor rows_read(const Forward& pass, const StackPass& shared) const;
-  /// May those rows alone ask? Undefined when nothing is left out.
+  /// May those rows alone ask? Not when nothing is left out (`read` undefined), nor where what
+  /// happens inside the attention needs all queries or tells where they stand.
   bool asks_alone(const Forward& pass, const StackPass& shared, const Tensor& read) const;
   /// The residual stream and what the next part reads.
   struct Rows {
