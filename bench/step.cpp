@@ -103,9 +103,8 @@ std::vector<int64_t> lengths_of(const Setting& setting) {
   return lengths;
 }
 
-/// Multiply-adds of the step, in FLOPs, without those whose results nobody reads (in the last block
-/// of a classifier that reads one row of each sequence, that row alone asks and goes on), and the
-/// rate at which the matrix products among them run alone.
+/// FLOPs of the step without results that nobody reads (a classifier's last block: one row of each
+/// sequence asks and goes on), and the rate at which the matrix products among them run alone.
 struct Work {
   double linear = 0, attention = 0;
   std::map<std::pair<int64_t, int64_t>, double> shapes;  // FLOPs by right operand [k, n]

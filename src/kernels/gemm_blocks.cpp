@@ -3,13 +3,11 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/gemm_run.h"
+
 namespace attune::kernels::detail {
 
 namespace {
-
-int64_t size_of(DType type) {
-  return type == DType::F32 ? 4 : type == DType::BF16 ? 2 : 8;
-}
 
 const char* row(const void* data, DType type, int64_t cols, int64_t index) {
   return static_cast<const char*>(data) + index * cols * size_of(type);

@@ -30,7 +30,7 @@ void run_key(const GemmKey& key, const dnnl::memory::desc* packed, const void* a
              const void* bias, void* c);
 /// c = a^T b (+ c) of bf16 rows into f32, as the gradients of weights are: b is packed once, a
 /// turned a few columns at a time by the thread that multiplies them, which oneDNN does less well
-/// (9 % of such a product). False, and nothing is done, for few rows and where its layout is
+/// (5 % of such a product). False, and nothing is done, for few rows and where its layout is
 /// another.
 bool product_turned(const Matrix& a, const Matrix& b, const MutableMatrix& c, bool accumulate);
 

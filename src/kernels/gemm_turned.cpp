@@ -78,6 +78,7 @@ bool product_turned(const Matrix& a, const Matrix& b, const MutableMatrix& c, bo
                     packed);
   work.packed = packed;
   share_pieces((a.cols + work.piece - 1) / work.piece, [&](int64_t index) { work.run(index); });
+  set_last_implementation(work.whole->implementation.c_str());
   return true;
 } catch (const dnnl::error& error) {
   product_failed(key_of(a, b.cols, c, nullptr, accumulate), error);

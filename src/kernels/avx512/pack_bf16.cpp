@@ -58,20 +58,22 @@ void block_of_transpose(const T* w, int64_t k, int64_t k_left, int64_t n_left, f
   }
 }
 
+/// 16 columns of the first two of `rows_left` rows as pairs, zeros beyond rows_left and count.
+template <class T>
+__m512i pairs_of_rows(const T* p, int64_t stride, int64_t rows_left, int64_t count) {
+  const bool any = count > 0;
+  const __m512i low = any && rows_left > 0 ? halves(p, count) : _mm512_setzero_si512(),
+                high = any && rows_left > 1 ? halves(p + stride, count) : _mm512_setzero_si512();
+  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
 /// One block of w [k, n]: two rows of w are interleaved.
 template <class T>
 void block_of_rows(const T* w, int64_t n, int64_t k_left, int64_t n_left, float* to) {
   for (int64_t p = 0; p < kPackDepth / 2; ++p)
-    for (int64_t c = 0; c < kPackWidth; c += 16) {
-      const T* from = w + 2 * p * n + c;
-      const int64_t count = n_left - c;
-      const __m512i low =
-          2 * p < k_left && count > 0 ? halves(from, count) : _mm512_setzero_si512();
-      const __m512i high =
-          2 * p + 1 < k_left && count > 0 ? halves(from + n, count) : _mm512_setzero_si512();
+    for (int64_t c = 0; c < kPackWidth; c += 16)
       _mm512_storeu_si512(to + p * kPackWidth + c,
-                          _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-    }
+                          pairs_of_rows(w + 2 * p * n + c, n, k_left - 2 * p, n_left - c));
 }
 
 /// 8 x 8 block of 64-bit values: pairs of rows, then 128-bit quarters.
@@ -113,13 +115,9 @@ void turn_half_block(const uint32_t* from, uint32_t* to) {
 void turn_block(const bf16* x, int64_t x_stride, int64_t rows_left, int64_t cols_left, bf16* to,
                 int64_t stride) {
   alignas(64) float pairs_of[16 * 16];  // row by row pairs of 16 columns
-  for (int64_t p = 0; p < 16; ++p) {
-    const bf16* from = x + 2 * p * x_stride;
-    const __m512i low = 2 * p < rows_left ? halves(from, cols_left) : _mm512_setzero_si512(),
-                  high = 2 * p + 1 < rows_left ? halves(from + x_stride, cols_left)
-                                               : _mm512_setzero_si512();
-    _mm512_store_si512(pairs_of + 16 * p, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-  }
+  for (int64_t p = 0; p < 16; ++p)
+    _mm512_store_si512(pairs_of + 16 * p,
+                       pairs_of_rows(x + 2 * p * x_stride, x_stride, rows_left - 2 * p, cols_left));
   float* out = reinterpret_cast<float*>(to);
   if (cols_left >= 16) return Vec::transpose(pairs_of, 16, out, stride / 2);
   alignas(64) float turned[16 * 16];

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "kernels/gemm_blocks.h"
 #include "tensor/autograd.h"
 #include "tensor/rows.h"
 #include "tensor/torch.h"
@@ -13,9 +14,8 @@ namespace attune {
 namespace {
 
 constexpr int64_t kSkipped = -100;
-/// Products take rows in so many at once (gemm_blocks.h); what is over is a product of its own, for
-/// which the matrix is read once more.
-constexpr int64_t kWholeRows = 64;
+/// What is over is a product of its own, for which the matrix is read once more.
+constexpr int64_t kWholeRows = kernels::detail::kRowBlock;
 
 /// The rows that carry a label, and as many of the first again as make the last product whole where
 /// few are missing.
