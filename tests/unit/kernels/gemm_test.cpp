@@ -150,7 +150,9 @@ TEST(ShareOut, OthersTakeWhatASlowThreadLeaves) {
     all += end - begin;
     if (begin == 0) {
       slow = std::this_thread::get_id();
-      std::this_thread::sleep_for(std::chrono::milliseconds(200));  // the other finishes meanwhile
+      // The other finishes meanwhile; a minute is for one that never does.
+      for (int i = 0; i < 60000 && all < 64; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
       its_pieces = end - begin;
     } else if (slow.load() == std::this_thread::get_id()) {
       its_pieces += end - begin;
