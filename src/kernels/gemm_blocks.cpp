@@ -1,9 +1,10 @@
 #include "kernels/gemm_blocks.h"
 
+#include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "kernels/gemm_run.h"
+#include "kernels/kernels.h"
 
 namespace attune::kernels::detail {
 
@@ -27,7 +28,31 @@ int64_t round_up(int64_t value) {
   return (value + kTailBlock - 1) / kTailBlock * kTailBlock;
 }
 
+/// [begin, end), multiples of step, in `count` pieces that differ by a step at most.
+void cut_evenly(int64_t begin, int64_t end, int64_t count, int64_t step,
+                std::vector<RowPiece>& to) {
+  const int64_t steps = (end - begin) / step;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t from = begin + steps * i / count * step,
+                  until = begin + steps * (i + 1) / count * step;
+    if (until > from) to.push_back({from, until - from});
+  }
+}
+
 }  // namespace
+
+std::vector<RowPiece> row_pieces(int64_t rows, int64_t threads) {
+  const int64_t step = isa() == Isa::AmxBf16 ? kTailBlock : 8, over = rows % step;
+  const int64_t pieces = (rows + threads * kRowsAPiece - 1) / (threads * kRowsAPiece);
+  const auto part = [&](int64_t i) { return (rows * i / threads + step / 2) / step * step; };
+  std::vector<RowPiece> all;
+  for (int64_t i = 0; i + 1 < threads; ++i) cut_evenly(part(i), part(i + 1), pieces, step, all);
+  const int64_t last = part(threads - 1);
+  const int64_t rest = over == 0 ? 0 : std::min(rows - last, kRowBlock + over);
+  cut_evenly(last, rows - rest, pieces, step, all);
+  if (rest > 0) all.push_back({rows - rest, rest});
+  return all;
+}
 
 void product_by_rows(const Matrix& a, const MutableMatrix& c, bool accumulate,
                      const RowProduct& run) {

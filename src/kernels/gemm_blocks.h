@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <vector>
 
 #include "kernels/gemm.h"
 
@@ -16,9 +17,19 @@ using RowProduct = std::function<void(const Matrix& a, const MutableMatrix& c)>;
 void product_by_rows(const Matrix& a, const MutableMatrix& c, bool accumulate,
                      const RowProduct& run);
 
-/// Products of so many rows for each thread run in pieces of kRowsAPiece by detail::share_out
-/// rather than in oneDNN's equal parts.
-constexpr int64_t kRowsToShare = 512, kRowsAPiece = 256;
+/// Products of so many rows for each thread run in pieces of kRowsAPiece at most by
+/// detail::share_out rather than in oneDNN's equal parts: those of an operand that is not packed,
+/// which every piece packs for itself, and those of a packed one.
+constexpr int64_t kRowsToShare = 512, kPackedRowsToShare = 64, kRowsAPiece = 256;
+
+struct RowPiece {
+  int64_t begin, rows;
+};
+
+/// The pieces of a product by a packed operand: as many of one part of the rows for every thread,
+/// cut evenly, with no row beside those that are there. So that few sizes ever occur all are
+/// multiples of 8 rows (16 for tiles) but the last, which is a block of kRowBlock and what is over.
+std::vector<RowPiece> row_pieces(int64_t rows, int64_t threads);
 
 /// c = a^T b (+ c) over shared stored rows (weight gradients): `run` multiplies one part of them.
 using InnerProduct = std::function<void(const Matrix& a, const Matrix& b, bool accumulate)>;

@@ -156,5 +156,27 @@ void run_key(const GemmKey& key, const dnnl::memory::desc* packed, const void* a
   }
 }
 
+void run_packed_rows(GemmKey key, const dnnl::memory::desc& packed, const void* a, const void* b,
+                     const void* bias, void* c) try {
+  const std::vector<RowPiece> pieces = row_pieces(key.m, key.threads);
+  const int64_t a_row = key.k * size_of(key.in), c_row = key.n * size_of(key.out);
+  key.threads = 1;
+  std::vector<std::shared_ptr<const GemmPlan>> plans;
+  for (const RowPiece& piece : pieces) {
+    key.m = piece.rows;
+    plans.push_back(!plans.empty() && pieces[plans.size() - 1].rows == piece.rows
+                        ? plans.back()
+                        : gemm_plan(key, &packed));
+  }
+  share_pieces(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
+    const RowPiece& piece = pieces[static_cast<size_t>(i)];
+    run_plan(*plans[static_cast<size_t>(i)], static_cast<const char*>(a) + piece.begin * a_row, b,
+             bias, static_cast<char*>(c) + piece.begin * c_row);
+  });
+  set_last_implementation(plans.front()->implementation.c_str());
+} catch (const dnnl::error& error) {
+  product_failed(key, error);
+}
+
 }  // namespace detail
 }  // namespace attune::kernels

@@ -28,6 +28,9 @@ GemmKey key_of(const Matrix& a, int64_t n, const MutableMatrix& c, const void* b
 /// The product of a key; `packed` as for gemm_plan. Throws Internal when oneDNN fails.
 void run_key(const GemmKey& key, const dnnl::memory::desc* packed, const void* a, const void* b,
              const void* bias, void* c);
+/// The product of a packed operand's key with at least kPackedRowsToShare rows for each thread.
+void run_packed_rows(GemmKey key, const dnnl::memory::desc& packed, const void* a, const void* b,
+                     const void* bias, void* c);
 /// c = a^T b (+ c) of bf16 rows into f32, as the gradients of weights are: b is packed once, a
 /// turned a few columns at a time by the thread that multiplies them, which oneDNN does less well
 /// (5 % of such a product). False, and nothing is done, for few rows and where its layout is

@@ -182,10 +182,16 @@ void gemm(const Matrix& a, const PackedMatrix& b, const MutableMatrix& c, const 
   if (s.plain) return gemm(a, Matrix{s.rows.data(), s.type, s.k, s.n, false}, c, bias, accumulate);
   detail::check_product(a.used_rows(), a.used_cols(), a.type, s.k, s.n, s.type, c);
   if (c.rows == 0) return;
-  const detail::RowProduct run = [&](const Matrix& a_part, const MutableMatrix& c_part) {
-    detail::GemmKey key = detail::key_of(a_part, s.n, c_part, bias, accumulate);
+  const void* packed = s.packed.get_data_handle();
+  const auto key_of_rows = [&](const Matrix& rows, const MutableMatrix& to) {
+    detail::GemmKey key = detail::key_of(rows, s.n, to, bias, accumulate);
     key.packed = s.layout_key;
-    detail::run_key(key, &s.layout, a_part.data, s.packed.get_data_handle(), bias, c_part.data);
+    return key;
+  };
+  if (!a.transposed && a.rows >= threads() * detail::kPackedRowsToShare)
+    return detail::run_packed_rows(key_of_rows(a, c), s.layout, a.data, packed, bias, c.data);
+  const detail::RowProduct run = [&](const Matrix& a_part, const MutableMatrix& c_part) {
+    detail::run_key(key_of_rows(a_part, c_part), &s.layout, a_part.data, packed, bias, c_part.data);
   };
   if (a.transposed) return run(a, c);
   detail::product_by_rows(a, c, accumulate, run);

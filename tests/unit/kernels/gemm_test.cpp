@@ -110,6 +110,50 @@ TEST(Gemm, ThreadsShareTheRowsOfLargeProducts) {
   set_threads(before);
 }
 
+TEST(Gemm, APackedOperandTakesEveryNumberOfRowsInPieces) {
+  const int before = threads();
+  for (const int count : {1, 2, 3}) {
+    set_threads(count);
+    const int64_t least = count * detail::kPackedRowsToShare;
+    for (const int64_t rows : {least - 1, least, least + 1, least + 7, int64_t{261}, int64_t{837}})
+      for (const DType type : {DType::F32, DType::BF16})
+        for (const bool accumulate : {false, true})
+          check({rows, 24, 10, type, type, false, true, !accumulate, accumulate, true});
+  }
+  set_threads(before);
+}
+
+TEST(RowPieces, CoverAllRowsInFewSizesAndGiveEveryThreadAsMany) {
+  const int64_t step = isa() == Isa::AmxBf16 ? 16 : 8;
+  for (const int64_t threads : {1, 2, 3, 16})
+    for (int64_t rows = threads * detail::kPackedRowsToShare; rows < 3000; rows += 1) {
+      SCOPED_TRACE(fmt::format("{} rows, {} threads", rows, threads));
+      const std::vector<detail::RowPiece> pieces = detail::row_pieces(rows, threads);
+      int64_t next = 0;
+      for (const detail::RowPiece& piece : pieces) {
+        ASSERT_EQ(piece.begin, next);
+        ASSERT_GT(piece.rows, 0);
+        ASSERT_LE(piece.rows, detail::kRowsAPiece);
+        next += piece.rows;
+        if (next < rows) {
+          ASSERT_EQ(piece.rows % step, 0);
+        }
+      }
+      ASSERT_EQ(next, rows);
+      if (rows % step != 0) {
+        ASSERT_LT(pieces.back().rows, detail::kRowBlock + step);
+      }
+      // What share_out gives to each thread at first.
+      const int64_t count = static_cast<int64_t>(pieces.size());
+      for (int64_t i = 0; i < threads; ++i) {
+        int64_t own = 0;
+        for (int64_t p = count * i / threads; p < count * (i + 1) / threads; ++p)
+          own += pieces[static_cast<size_t>(p)].rows;
+        ASSERT_LE(std::abs(own - rows / threads), 2 * step);
+      }
+    }
+}
+
 TEST(Gemm, GradientsOfWeightsOverManyRows) {
   const int before = threads();
   // Below and from the number of rows on where the left operand is turned; whole blocks and rests.
