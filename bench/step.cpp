@@ -4,11 +4,12 @@
 //   step MODEL METHOD [--dtype bf16|fp32] [--storage full|int8|nf4] [--shape 16x128 | --lognormal
 //   32]
 //        [--steps 10] [--warmup 2] [--threads 0] [--mapped DIR] [--recompute none|blocks|N] [--sets
-//        N]
+//        N] [--answer 100]
 //
 // --mapped: the weights are those of a checkpoint in DIR/MODEL (made there when it is not there),
 // as a user's are; otherwise they are drawn in memory, where they stay. --sets: forward passes
-// alone, over N sets of the method, the sequences taking them in turn.
+// alone, over N sets of the method, the sequences taking them in turn. --answer: the percent of
+// each sequence, at its end, that carries labels (decoder).
 //
 // MODEL: bert-base, minilm, decoder; or `lengths`, which prints those of the batch alone.
 // METHOD: full; frozen (a trained head alone: no backward pass through the body); bare (one bias or
@@ -54,6 +55,7 @@ struct Setting {
   std::string model = "minilm", method = "{lora: {rank: 8}}", dtype = "bf16", storage = "full";
   std::string mapped;  // a folder of checkpoints; empty: weights in memory
   int64_t sequences = 16, length = 128, lognormal = 0, steps = 10, warmup = 2, sets = 0;
+  int64_t answer = 100;
   int recompute = 0;
   int threads = 0;
 };
@@ -103,36 +105,49 @@ std::vector<int64_t> lengths_of(const Setting& setting) {
   return lengths;
 }
 
-/// FLOPs of the step without results that nobody reads (a classifier's last block: one row of each
-/// sequence asks and goes on), and the rate at which the matrix products among them run alone.
+/// Rows of a sequence that ask and go on in the last block: one of a classifier's, the labelled
+/// ones of a decoder's where many are not, and the last.
+int64_t rows_read(const Setting& setting, int64_t length) {
+  if (setting.model != "decoder") return 1;
+  const int64_t answer = length * setting.answer / 100;
+  return answer * 8 > length * 7 ? length : std::max<int64_t>(answer, 1);
+}
+
+/// FLOPs of the step without results that nobody reads, and the rate at which the matrix products
+/// among them run alone.
 struct Work {
   double linear = 0, attention = 0;
   std::map<std::pair<int64_t, int64_t>, double> shapes;  // FLOPs by right operand [k, n]
 };
 
-Work work_of(const Model& model, const std::vector<int64_t>& lengths, bool full) {
+Work work_of(const Model& model, const std::vector<int64_t>& lengths, const Setting& setting,
+             bool full) {
   Work work;
-  int64_t rows = 0;
-  double pairs = 0;
+  int64_t rows = 0, read = 0;
+  double pairs = 0, pairs_read = 0;  // of a query and a key
+  const bool causal = setting.model == "decoder";
   for (const int64_t length : lengths) {
+    const int64_t asking = rows_read(setting, length);
+    const double keys = static_cast<double>(length);
     rows += length;
-    pairs += static_cast<double>(length) * static_cast<double>(length);
+    read += asking;
+    pairs += keys * keys * (causal ? 0.5 : 1);
+    pairs_read +=
+        static_cast<double>(asking) * (causal ? keys - 0.5 * static_cast<double>(asking) : keys);
   }
-  const bool causal = model.config().value("model_type", "") == "llama";
   const int last = model.config()["num_hidden_layers"].get<int>() - 1;
   for (const Site& site : model.sites()) {
-    const bool narrow = !causal && site.layer == last;
-    if (site.kind == SiteKind::Scores && ends_with(site.name, ".scores")) {
-      const double width = model.config()["hidden_size"].get<double>();
+    const bool narrow = site.layer == last;
+    if (site.kind == SiteKind::Scores && ends_with(site.name, ".scores"))
       work.attention +=
-          3 * 4 * width * (narrow ? static_cast<double>(rows) : pairs * (causal ? 0.5 : 1));
-    }
+          3 * 4 * model.config()["hidden_size"].get<double>() * (narrow ? pairs_read : pairs);
     const bool output = site.name == "head.proj" && causal;
     if (site.kind != SiteKind::Weight || site.weight != WeightKind::Projection) continue;
     if (site.layer < 0 && !output) continue;
-    const bool few = narrow && !ends_with(site.name, ".k") && !ends_with(site.name, ".v");
-    const double flops = 2.0 * static_cast<double>(site.in * site.out) *
-                         static_cast<double>(few ? static_cast<int64_t>(lengths.size()) : rows);
+    const bool few =
+        output || (narrow && !ends_with(site.name, ".k") && !ends_with(site.name, ".v"));
+    const double flops =
+        2.0 * static_cast<double>(site.in * site.out) * static_cast<double>(few ? read : rows);
     work.shapes[{site.in, site.out}] += flops;
     work.shapes[{site.out, site.in}] += flops;
     if (full) work.shapes[{site.in, site.out}] += flops;
@@ -213,8 +228,10 @@ class Bench {
     if (setting.model == "decoder") {
       const Tensor ids = batch_.streams.begin()->second.ids;
       for (const int64_t length : lengths_)
-        for (int64_t i = 0; i < length; ++i)
-          labels.push_back(i + 1 < length ? pointer<const int32_t>(ids)[labels.size() + 1] : -100);
+        for (int64_t i = 0; i < length; ++i) {
+          const bool labelled = i + 1 < length && (length - i) * 100 <= length * setting.answer;
+          labels.push_back(labelled ? pointer<const int32_t>(ids)[labels.size() + 1] : kUnlabelled);
+        }
     } else {
       for (size_t i = 0; i < lengths_.size(); ++i) labels.push_back(static_cast<int64_t>(i % 2));
     }
@@ -228,7 +245,7 @@ class Bench {
   Json run() {
     int64_t rows = 0;
     for (const int64_t length : lengths_) rows += length;
-    const Work work = work_of(*model_, lengths_, full_);
+    const Work work = work_of(*model_, lengths_, setting_, full_);
     const kernels::DType type = model_->numerics().compute;
     for (int64_t i = 0; i < setting_.warmup; ++i) step();
     // Later steps take no more; what the products below take on their own is not the step's.
@@ -359,6 +376,8 @@ Setting parse(const std::vector<std::string>& arguments) {
       setting.threads = std::stoi(value);
     else if (key == "--mapped")
       setting.mapped = value;
+    else if (key == "--answer")
+      setting.answer = std::stoll(value);
     else if (key == "--sets")
       setting.sets = std::stoll(value);
     else if (key == "--recompute")

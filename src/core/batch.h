@@ -32,6 +32,9 @@ struct Batch {
 struct Want {
   Names sites;
   bool head = true;
+  /// Labels, one a row, of a head with a row for every row of the input, where nothing but losses
+  /// under them will be asked for: rows without one (-100) may then be left out.
+  Tensor labels = {};
 };
 /// A loss, not yet divided: windows add up exactly. sum is a double scalar.
 struct Score {

@@ -100,10 +100,15 @@ bool Block::asks_alone(const Forward& pass, const StackPass& shared, const Tenso
   for (const int site : asking_)
     if (!pass.by_row(site)) return false;
   if (!spec_.causal) return spec_.window == 0;
-  // The last query stands beside the last key.
+  // The last queries stand beside the last keys.
   const int64_t* rows = pointer<const int64_t>(read);
-  for (int64_t b = 0; b < pass.rows().sequences(); ++b)
-    if (rows[b] + 1 != pass.rows().end(b)) return false;
+  int64_t next = 0;
+  for (int64_t b = 0; b < pass.rows().sequences(); ++b) {
+    const int64_t first = next, end = pass.rows().end(b);
+    while (next < read.numel() && rows[next] < end) ++next;
+    if (next == first || rows[next - 1] + 1 != end || rows[first] != end - (next - first))
+      return false;
+  }
   return true;
 }
 

@@ -8,7 +8,10 @@
 namespace attune {
 
 HeadLayers::HeadLayers(const ModelSpec& spec, int tokens, const SiteMaker& sites)
-    : head_(spec.head), norm_kind_(spec.last().norm), norm_eps_(spec.last().norm_eps) {
+    : head_(spec.head),
+      causal_(spec.last().causal),
+      norm_kind_(spec.last().norm),
+      norm_eps_(spec.last().norm_eps) {
   const StackSpec& s = spec.last();
   const HeadSpec& h = head_;
   const WeightKind projection = WeightKind::Projection;
@@ -62,10 +65,14 @@ Tensor rows_by_token(const HeadSpec& head, const Stream& input, const RowIndex& 
 
 }  // namespace
 
-Tensor HeadLayers::row_read(const Forward& pass, const Stream& input) const {
+Tensor HeadLayers::rows_read(const Forward& pass, const Stream& input, const Tensor& labels) const {
+  return pooled() ? row_of_each(pass, input) : labelled_rows(pass, labels);
+}
+
+Tensor HeadLayers::row_of_each(const Forward& pass, const Stream& input) const {
   const RowIndex& rows = pass.rows();
   const bool last = head_.pool == kernels::Pool::Last, by_token = head_.token >= 0;
-  if (!pooled() || !(by_token || last || head_.pool == kernels::Pool::First)) return Tensor();
+  if (!(by_token || last || head_.pool == kernels::Pool::First)) return Tensor();
   if (by_token && pass.rows_left()) return Tensor();
   const Tensor token = by_token ? rows_by_token(head_, input, pass.given_rows()) : Tensor();
   const int64_t* origin = pass.origin().defined() ? pointer<const int64_t>(pass.origin()) : nullptr;
@@ -81,6 +88,31 @@ Tensor HeadLayers::row_read(const Forward& pass, const Stream& input) const {
     if (row < rows.begin(b) || row >= rows.end(b)) return Tensor();
     result.push_back(row);
   }
+  return int64_tensor(result);
+}
+
+Tensor HeadLayers::labelled_rows(const Forward& pass, const Tensor& labels) const {
+  const RowIndex& rows = pass.rows();
+  if (head_.kind == HeadKind::Span || !labels.defined() || pass.rows_left() ||
+      labels.numel() != pass.given_rows().rows())
+    return Tensor();
+  for (const int site : {transform_, norm_, in_, proj_, logits_})
+    if (!pass.by_row(site)) return Tensor();
+  const int64_t* label = pointer<const int64_t>(labels);
+  const int64_t* origin = pass.origin().defined() ? pointer<const int64_t>(pass.origin()) : nullptr;
+  std::vector<int64_t> result;
+  for (int64_t b = 0; b < rows.sequences(); ++b) {
+    bool any = false;
+    for (int64_t row = rows.begin(b); row < rows.end(b); ++row) {
+      const int64_t from = origin == nullptr ? row : origin[row];
+      const bool labelled = from >= 0 && label[from] != kUnlabelled;
+      if (from < 0 && row + 1 == rows.end(b)) return Tensor();  // nothing of the input behind
+      if (labelled || (any && causal_) || (!any && row + 1 == rows.end(b))) result.push_back(row);
+      any = any || labelled;
+    }
+  }
+  // Choosing rows has its price as well.
+  if (static_cast<int64_t>(result.size()) * 8 > rows.rows() * 7) return Tensor();
   return int64_tensor(result);
 }
 
@@ -117,24 +149,31 @@ std::unique_ptr<Head> HeadLayers::make(const std::shared_ptr<Forward>& pass, con
   if (proj_ < 0) return nullptr;
   const bool words = head_.kind == HeadKind::MaskedLm || head_.kind == HeadKind::Lm;
   std::unique_ptr<ProjectionHead> head =
-      std::make_unique<ProjectionHead>(pass, proj_, bias_, logits_, words, features);
+      std::make_unique<ProjectionHead>(pass, proj_, bias_, logits_, words, features,
+                                       !pooled() && pass->narrowed() ? pass->origin() : Tensor());
   if (capture) head->make_all();
   return head;
 }
 
 ProjectionHead::ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits,
-                               bool words, Tensor features)
+                               bool words, Tensor features, Tensor given)
     : pass_(std::move(pass)),
       projection_(projection),
       bias_(bias),
       logits_(logits),
       words_(words),
-      features_(std::move(features)) {}
+      features_(std::move(features)),
+      given_(std::move(given)) {}
 
 Tensor ProjectionHead::logits(const Tensor& which) const {
+  if (given_.defined())
+    fail(ErrorCode::Internal, "the logits of a pass that left out the rows without labels");
   if (all_.defined()) return which.defined() ? all_.index_select(0, which.to(at::kLong)) : all_;
-  const Tensor features =
-      which.defined() ? features_.index_select(0, which.to(at::kLong)) : features_;
+  return logits_of(which.defined() ? features_.index_select(0, which.to(at::kLong)) : features_);
+}
+
+Tensor ProjectionHead::logits_of(const Tensor& features) const {
+  if (all_.defined()) return all_;
   Tensor y = cast(pass_->project(projection_, features), pass_->master());
   if (bias_ >= 0) y = y + pass_->table(bias_);
   return pass_->at(logits_, y);
@@ -151,16 +190,20 @@ std::optional<WordProjection> ProjectionHead::chunked() const {
 Score ProjectionHead::cross_entropy(const Tensor& labels, const Tensor& weights,
                                     double smoothing) const {
   const std::optional<WordProjection> words = chunked();
+  const Tensor own = given_.defined() ? labels.index_select(0, given_) : labels;
   const CrossEntropy loss =
-      words ? word_cross_entropy(features_, *words, labels, weights, smoothing)
-            : attune::cross_entropy(logits(Tensor()), labels, weights, smoothing);
+      words ? word_cross_entropy(features_, *words, own, weights, smoothing)
+            : attune::cross_entropy(logits_of(features_), own, weights, smoothing);
   return {loss.sum, loss.count};
 }
 
 Tensor ProjectionHead::row_losses(const Tensor& labels) const {
-  if (const std::optional<WordProjection> words = chunked())
-    return word_row_losses(features_, *words, labels);
-  return attune::row_losses(logits(Tensor()), labels);
+  const std::optional<WordProjection> words = chunked();
+  const Tensor own = given_.defined() ? labels.index_select(0, given_) : labels;
+  const Tensor losses = words ? word_row_losses(features_, *words, own)
+                              : attune::row_losses(logits_of(features_), own);
+  if (!given_.defined()) return losses;
+  return at::zeros({labels.numel()}, losses.options()).index_copy_(0, given_, losses);
 }
 
 }  // namespace attune

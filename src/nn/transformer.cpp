@@ -100,9 +100,8 @@ Output Transformer::forward(const Batch& batch, const Want& want) {
     if (i == 0) input = stream;
     std::function<Tensor(const Forward&)> read;
     if (last && (head || before))
-      read = [layers = head_.get(), input](const Forward& at) {
-        return layers->row_read(at, input);
-      };
+      read = [layers = head_.get(), input, labels = capture ? Tensor() : want.labels](
+                 const Forward& at) { return layers->rows_read(at, input, labels); };
     x = stack.blocks(pass, stream, memory, memory_stream, std::move(read));
     // Added rows of an encoder stay for the decoder to read.
     if (last && (head_->needs_every_row() || !pass->pools_prompt()))

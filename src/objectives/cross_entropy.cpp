@@ -9,13 +9,15 @@ class SoftmaxCrossEntropy final : public Objective {
   explicit SoftmaxCrossEntropy(const Options& options)
       : smoothing_(options.get<double>("smoothing")) {}
   Loss compute(Model& model, const Batch& batch) override {
-    const Output output = model.forward(batch, wants());
+    Want want = wants();
+    want.labels = batch.fields.at("labels");
+    const Output output = model.forward(batch, want);
     const std::map<std::string, Tensor>::const_iterator weights =
         batch.fields.find("class_weights");
-    return {output.head->cross_entropy(batch.fields.at("labels"),
-                                       weights != batch.fields.end() ? weights->second : Tensor(),
-                                       smoothing_),
-            {}};
+    return {
+        output.head->cross_entropy(
+            want.labels, weights != batch.fields.end() ? weights->second : Tensor(), smoothing_),
+        {}};
   }
 
  private:

@@ -48,7 +48,7 @@ namespace {
 /// The rows of the logits that have a label.
 Tensor labelled(const Tensor& logits, const Tensor& labels) {
   if (labels.numel() != logits.size(0)) return logits;  // only those were computed
-  return logits.index_select(0, labels.reshape({-1}).ne(-100).nonzero().reshape({-1}));
+  return logits.index_select(0, labels.reshape({-1}).ne(kUnlabelled).nonzero().reshape({-1}));
 }
 
 }  // namespace

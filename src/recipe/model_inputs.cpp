@@ -135,12 +135,12 @@ Tensor loss_of_classes(const Tensor& logits, const Record& record, std::vector<i
     fail(ErrorCode::BadInput, "{}: {} labels for {} rows", record.where(), ids.size(),
          logits.size(0));
   for (const int64_t id : ids)
-    if (id != -100 && (id < 0 || id >= logits.size(1)))
+    if (id != kUnlabelled && (id < 0 || id >= logits.size(1)))
       fail(ErrorCode::BadInput, "{}: label {} is outside the {} classes of the head",
            record.where(), id, logits.size(1));
   if (shift) {  // a row predicts the label of the next one
     ids.erase(ids.begin());
-    ids.push_back(-100);
+    ids.push_back(kUnlabelled);
   }
   const CrossEntropy loss = cross_entropy(logits, int64_tensor(ids), Tensor(), 0);
   return loss.sum / std::max(loss.count, 1.0);

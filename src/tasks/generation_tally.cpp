@@ -12,10 +12,10 @@ void GenerationTally::measure(Model& model, const Batch& batch,
                               const std::vector<Example>& examples) {
   const Tensor& labels = batch.fields.at("labels");
   {
-    const Output output = model.forward(batch, {});
+    const Output output = model.forward(batch, Want{{}, true, labels});
     sums_.nll += output.head->row_losses(labels).sum().item<double>();
   }
-  sums_.tokens += labels.ne(-100).sum().item<int64_t>();
+  sums_.tokens += labels.ne(kUnlabelled).sum().item<int64_t>();
   examples_ += static_cast<int64_t>(examples.size());
   std::vector<Example> chosen;
   int64_t longest = 0;

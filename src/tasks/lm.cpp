@@ -14,9 +14,9 @@ class LmTally final : public Tally {
  public:
   void measure(Model& model, const Batch& batch, const std::vector<Example>& examples) override {
     const Tensor& labels = batch.fields.at("labels");
-    const Output output = model.forward(batch, {});
+    const Output output = model.forward(batch, Want{{}, true, labels});
     sums_.nll += output.head->row_losses(labels).sum().item<double>();
-    sums_.tokens += labels.ne(-100).sum().item<int64_t>();
+    sums_.tokens += labels.ne(kUnlabelled).sum().item<int64_t>();
     for (const Example& example : examples) {
       sums_.words += example.words;
       sums_.bytes += example.bytes;

@@ -63,7 +63,7 @@ class Sft final : public GenerationTask {
       completion.resize(completion.size() - std::min(completion.size(), static_cast<size_t>(over)));
     example.ids = prompt;
     example.ids.insert(example.ids.end(), completion.begin(), completion.end());
-    example.labels.assign(example.ids.size(), -100);
+    example.labels.assign(example.ids.size(), kUnlabelled);
     for (size_t row = prompt.size() - 1; row + 1 < example.ids.size(); ++row)
       example.labels[row] = example.ids[row + 1];
     check_length(record, example, dropped);

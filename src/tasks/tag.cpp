@@ -109,7 +109,7 @@ class Tag final : public TextTask {
   void label(const Record& record, Example& example) const override {
     const std::vector<int64_t> ids = labels_.ids(record, tag_column(record));
     check_counts(record, example.first_rows.size(), ids.size());
-    example.labels.assign(example.ids.size(), -100);
+    example.labels.assign(example.ids.size(), kUnlabelled);
     example.word_labels = ids;
     for (size_t word = 0; word < ids.size(); ++word) {
       if (example.first_rows[word] >= 0)

@@ -18,7 +18,6 @@ struct TokenEnds {
 namespace {
 
 constexpr size_t kPart = size_t{1} << 20;  // bytes tokenised at once
-constexpr int64_t kUnlabelled = -100;
 
 /// Length of the UTF-8 sequence that starts with this byte, in valid text.
 size_t sequence_length(unsigned char first) {

@@ -6,6 +6,9 @@
 
 namespace attune {
 
+/// The label of a row without one.
+constexpr int64_t kUnlabelled = -100;
+
 /// Packed rows of one stream: all sequences one after another, no padding.
 struct RowIndex {
   at::Tensor offsets;  // int32 [B+1]; sequence b owns rows [offsets[b], offsets[b+1])

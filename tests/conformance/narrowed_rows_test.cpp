@@ -1,9 +1,11 @@
 // The last block goes on with the rows that the head reads where nothing there looks at others:
-// logits and gradients must be those of a pass that computes every row (it is asked for all of
-// them).
+// logits (or the losses of its rows) and gradients must be those of a pass that computes every row
+// (it is asked for all of them).
+#include <numeric>
 #include <set>
 
 #include "methods.h"
+#include "nn/transformer.h"
 #include "tensor/autograd.h"
 
 namespace attune {
@@ -12,20 +14,26 @@ namespace narrowed_rows_test {
 using namespace tiny;
 
 struct Result {
-  Tensor logits;
+  Tensor logits;  // under labels the losses of the rows
   Values gradients;
   int64_t rows = 0;  // behind the last block (a decoder comes before its encoder)
 };
 
-/// `every_row`: the final rows are wanted, so that none is left out.
-Result result_of(Model& model, const Batch& batch, Adaptation& adaptation, bool every_row) {
+/// `every_row`: the final rows are wanted, so that none is left out. `labels`: of Want.
+Result result_of(Model& model, const Batch& batch, Adaptation& adaptation, bool every_row,
+                 const Tensor& labels = Tensor()) {
   Want want;
+  want.labels = labels;
   if (every_row) want.sites = {"final"};
   const Output output = model.forward(batch, want);
   Result result;
-  result.logits = output.head->logits(Tensor()).detach();
+  result.logits =
+      labels.defined() ? output.head->row_losses(labels) : output.head->logits(Tensor()).detach();
   result.rows = output.rows.begin()->second.rows();
-  Tensor sum = output.head->cross_entropy(batch.fields.at("labels"), Tensor(), 0.1).sum;
+  Tensor sum =
+      output.head
+          ->cross_entropy(labels.defined() ? labels : batch.fields.at("labels"), Tensor(), 0.1)
+          .sum;
   if (const Tensor penalty = adaptation.penalty(); penalty.defined())
     sum = sum + penalty.to(at::kDouble);
   backward(sum);
@@ -146,6 +154,136 @@ TEST_P(NarrowedHeads, NeedTheirRowToBeThere) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, NarrowedHeads, ::testing::ValuesIn(architecture_names()));
+
+/// Heads with a row for every row, under labels of some of them.
+class LabelledRows : public ::testing::TestWithParam<std::string> {
+ protected:
+  using Labelled = std::function<bool(int64_t place, int64_t length)>;
+  struct Case {
+    std::unique_ptr<Model> model;
+    Batch batch;
+    Tensor labels;
+    std::vector<int64_t> lengths;
+    bool causal = false;
+  };
+  /// The cases of every head that the family has.
+  std::vector<Case> cases(const Labelled& labelled) const {
+    std::vector<Case> result;
+    for (const HeadKind kind : {HeadKind::Lm, HeadKind::MaskedLm, HeadKind::Token}) {
+      HeadRequest head;
+      head.kind = kind;
+      if (kind == HeadKind::Token) head.labels = 3;
+      Case made;
+      try {
+        // Token heads with blocks made again in the backward pass.
+        made.model = model_of(GetParam(), head, kernels::DType::F64, Json::object(),
+                              kind == HeadKind::Token ? -1 : 0);
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::Unsupported);
+        continue;
+      }
+      made.causal = dynamic_cast<const Transformer&>(*made.model).spec().last().causal;
+      made.batch = batch_of(*made.model, {5, 1, 7, 3, 9, 6});
+      made.labels = made.batch.fields.at("labels");
+      made.labels = made.labels.masked_fill(made.labels.eq(kUnlabelled), 1);
+      // A decoder comes before its encoder.
+      const RowIndex& rows = made.batch.streams.begin()->second.rows;
+      for (int64_t b = 0; b < rows.sequences(); ++b) {
+        made.lengths.push_back(rows.length(b));
+        for (int64_t i = 0; i < rows.length(b); ++i)
+          if (!labelled(i, rows.length(b))) made.labels[rows.begin(b) + i] = kUnlabelled;
+      }
+      result.push_back(std::move(made));
+    }
+    return result;
+  }
+  /// LoRA with dropout everywhere, the head included; the rows behind the last block.
+  int64_t rows_behind(Case& c) const {
+    const Registry<Tuner> registry = methods();
+    Adaptation adaptation(*c.model, registry, 1);
+    adaptation.add("default", {"lora", Json{{"rank", 2},
+                                            {"dropout", 0.2},
+                                            {"sites", {"*.self.*", "*.ffn.*", "head.proj"}}}});
+    disturb(adaptation);
+    int64_t rows = 0;
+    for (const Batch& batch : {c.batch, training(c.batch)}) {
+      const Result narrow = result_of(*c.model, batch, adaptation, false, c.labels);
+      expect_equal(narrow, result_of(*c.model, batch, adaptation, true, c.labels));
+      rows = narrow.rows;
+    }
+    return rows;
+  }
+  static int64_t sum(const std::vector<int64_t>& lengths) {
+    return std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  }
+};
+
+TEST_P(LabelledRows, AreEnoughWhereTheyAreFew) {
+  for (Case& c : cases([](int64_t place, int64_t) { return place % 4 == 2; })) {
+    int64_t expected = 0;
+    for (const int64_t length : c.lengths)
+      expected += length <= 2 ? 1 : c.causal ? length - 2 : (length + 1) / 4;
+    EXPECT_EQ(rows_behind(c), expected);
+  }
+}
+
+TEST_P(LabelledRows, MayBeThoseOfAnAnswerBehindAPrompt) {
+  const auto answer = [](int64_t place, int64_t length) {
+    return place >= length / 2 && place + 1 < length;
+  };
+  for (Case& c : cases(answer)) {
+    int64_t expected = 0;
+    for (const int64_t length : c.lengths)
+      expected += length < 2 ? 1 : length - length / 2 - (c.causal ? 0 : 1);
+    EXPECT_EQ(rows_behind(c), expected);
+  }
+}
+
+TEST_P(LabelledRows, OfNearlyAllRowsLeaveNoneOut) {
+  for (Case& c : cases([](int64_t place, int64_t length) { return place > 0 || length < 9; }))
+    EXPECT_EQ(rows_behind(c), sum(c.lengths));
+}
+
+TEST_P(LabelledRows, AreRowsOfTheInput) {
+  for (Case& c : cases([](int64_t place, int64_t) { return place % 4 == 2; })) {
+    const Site rows = last_input(*c.model);
+    // Two rows in front; and rows that leave, which come back for the head.
+    Edits prompt(*c.model, [&](Attachment& attachment) {
+      Extend added;
+      added.rows = attachment.parameter(rows, "prompt", noise("prompt", {2, rows.out}, 1));
+      attachment.add(attachment.sites(rows.name)[0], added);
+    });
+    const Result narrow = result_of(*c.model, c.batch, *prompt, false, c.labels);
+    EXPECT_LT(narrow.rows, sum(c.lengths));
+    expect_equal(narrow, result_of(*c.model, c.batch, *prompt, true, c.labels));
+  }
+  for (Case& c : cases([](int64_t place, int64_t) { return place % 4 == 2; })) {
+    const Site rows = last_input(*c.model);
+    Edits keep(*c.model, [&](Attachment& attachment) {
+      const Fn some_leave = [](const View& view) {
+        Tensor mask = at::ones({view.x.size(0)}, at::kBool);
+        for (int64_t r = 1; r < mask.size(0); r += 5) mask[r] = false;
+        return mask;
+      };
+      attachment.add(attachment.sites(rows.name)[0], Keep{some_leave, {}});
+      attachment.thaw(attachment.sites("head.proj")[0]);
+    });
+    const Result narrow = result_of(*c.model, c.batch, *keep, false, c.labels);
+    EXPECT_EQ(narrow.rows, sum(c.lengths));
+    expect_equal(narrow, result_of(*c.model, c.batch, *keep, true, c.labels));
+  }
+}
+
+TEST_P(LabelledRows, AloneHaveNoLogits) {
+  for (Case& c : cases([](int64_t place, int64_t) { return place % 4 == 2; })) {
+    const Output output = c.model->forward(c.batch, Want{{}, true, c.labels});
+    EXPECT_THROW(output.head->logits(Tensor()), Error);
+    const Output captured = c.model->forward(c.batch, Want{{"logits"}, true, c.labels});
+    EXPECT_EQ(captured.captured.at("logits").size(0), sum(c.lengths));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LabelledRows, ::testing::ValuesIn(architecture_names()));
 
 TEST(NarrowedSets, MixInOneBatch) {
   HeadRequest head;

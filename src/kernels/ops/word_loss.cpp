@@ -13,7 +13,6 @@ namespace attune {
 
 namespace {
 
-constexpr int64_t kSkipped = -100;
 /// What is over is a product of its own, for which the matrix is read once more.
 constexpr int64_t kWholeRows = kernels::detail::kRowBlock;
 
@@ -31,7 +30,7 @@ Tensor labelled_rows(const Tensor& labels, int64_t rows, int64_t classes) {
   const int64_t* values = pointer<const int64_t>(labels);
   std::vector<int64_t> index;
   for (int64_t i = 0; i < rows; ++i) {
-    if (values[i] == kSkipped) continue;
+    if (values[i] == kUnlabelled) continue;
     if (values[i] < 0 || values[i] >= classes)
       fail(ErrorCode::BadInput,
            "the loss of a language model: row {} has label {}, and the model has {} words; check "
@@ -50,7 +49,7 @@ Labelled whole_products(const Tensor& labels, int64_t rows, int64_t classes) {
   const int64_t over = result.count % kWholeRows, missing = kWholeRows - over;
   if (over <= kWholeRows / 2) return result;
   result.index = at::cat({result.index, result.index.narrow(0, 0, 1).expand({missing})});
-  result.labels = at::cat({result.labels, at::full({missing}, kSkipped, labels.options())});
+  result.labels = at::cat({result.labels, at::full({missing}, kUnlabelled, labels.options())});
   return result;
 }
 
@@ -150,7 +149,7 @@ CrossEntropy word_cross_entropy(const Tensor& x_in, const WordProjection& given,
 
 Tensor row_losses(const Tensor& logits, const Tensor& labels) {
   const Tensor z = logits.detach().to(at::kDouble);
-  const Tensor skipped = labels.eq(kSkipped);
+  const Tensor skipped = labels.eq(kUnlabelled);
   const Tensor chosen = z.gather(1, labels.masked_fill(skipped, 0).unsqueeze(1)).squeeze(1);
   return (z.logsumexp(1) - chosen).masked_fill(skipped, 0);
 }
