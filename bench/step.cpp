@@ -39,6 +39,7 @@
 #include "nn/transformer.h"
 #include "objectives/registry.h"
 #include "recipe/yaml.h"
+#include "step_work.h"
 #include "tensor/autograd.h"
 #include "tensor/memory.h"
 #include "tensor/process.h"
@@ -103,65 +104,6 @@ std::vector<int64_t> lengths_of(const Setting& setting) {
     lengths.push_back(std::clamp<int64_t>(std::llround(x), 2, 128));
   }
   return lengths;
-}
-
-/// Rows of a sequence that ask and go on in the last block: one of a classifier's, the labelled
-/// ones of a decoder's where many are not, and the last.
-int64_t rows_read(const Setting& setting, int64_t length) {
-  if (setting.model != "decoder") return 1;
-  const int64_t answer = length * setting.answer / 100;
-  return answer * 8 > length * 7 ? length : std::max<int64_t>(answer, 1);
-}
-
-/// FLOPs of the step without results that nobody reads, and the rate at which the matrix products
-/// among them run alone.
-struct Work {
-  double linear = 0, attention = 0;
-  std::map<std::pair<int64_t, int64_t>, double> shapes;  // FLOPs by right operand [k, n]
-};
-
-Work work_of(const Model& model, const std::vector<int64_t>& lengths, const Setting& setting,
-             bool full) {
-  Work work;
-  int64_t rows = 0, read = 0;
-  double pairs = 0, pairs_read = 0;  // of a query and a key
-  const bool causal = setting.model == "decoder";
-  for (const int64_t length : lengths) {
-    const int64_t asking = rows_read(setting, length);
-    const double keys = static_cast<double>(length);
-    rows += length;
-    read += asking;
-    pairs += keys * keys * (causal ? 0.5 : 1);
-    pairs_read +=
-        static_cast<double>(asking) * (causal ? keys - 0.5 * static_cast<double>(asking) : keys);
-  }
-  const int last = model.config()["num_hidden_layers"].get<int>() - 1;
-  for (const Site& site : model.sites()) {
-    const bool narrow = site.layer == last;
-    if (site.kind == SiteKind::Scores && ends_with(site.name, ".scores"))
-      work.attention +=
-          3 * 4 * model.config()["hidden_size"].get<double>() * (narrow ? pairs_read : pairs);
-    const bool output = site.name == "head.proj" && causal;
-    if (site.kind != SiteKind::Weight || site.weight != WeightKind::Projection) continue;
-    if (site.layer < 0 && !output) continue;
-    const bool few =
-        output || (narrow && !ends_with(site.name, ".k") && !ends_with(site.name, ".v"));
-    const double flops =
-        2.0 * static_cast<double>(site.in * site.out) * static_cast<double>(few ? read : rows);
-    work.shapes[{site.in, site.out}] += flops;
-    work.shapes[{site.out, site.in}] += flops;
-    if (full) work.shapes[{site.in, site.out}] += flops;
-    work.linear += (full ? 3 : 2) * flops;
-  }
-  return work;
-}
-
-/// GF/s of the products of `work` one after another.
-double ceiling_of(const Work& work, int64_t rows, kernels::DType type) {
-  double seconds = 0;
-  for (const auto& [shape, flops] : work.shapes)
-    seconds += flops / (1e9 * kernels::measure_gemm(rows, shape.first, shape.second, type, 0.15));
-  return work.linear / seconds * 1e-9;
 }
 
 double median(std::vector<double> values) {
@@ -245,7 +187,7 @@ class Bench {
   Json run() {
     int64_t rows = 0;
     for (const int64_t length : lengths_) rows += length;
-    const Work work = work_of(*model_, lengths_, setting_, full_);
+    const Work work = work_of(*model_, lengths_, rows_read(), setting_.model == "decoder", full_);
     const kernels::DType type = model_->numerics().compute;
     for (int64_t i = 0; i < setting_.warmup; ++i) step();
     // Later steps take no more; what the products below take on their own is not the step's.
@@ -291,6 +233,14 @@ class Bench {
   }
 
  private:
+  /// Rows of each sequence that the loss reads: one of a classifier's, the answer of a decoder's.
+  std::vector<int64_t> rows_read() const {
+    std::vector<int64_t> read;
+    for (const int64_t length : lengths_)
+      read.push_back(
+          setting_.model == "decoder" ? std::max<int64_t>(length * setting_.answer / 100, 1) : 1);
+    return read;
+  }
   void make_model(const Json& config, const LoadOptions& options) {
     if (setting_.mapped.empty()) {
       model_ = init_model(config, setting_.model, options);

@@ -63,6 +63,11 @@ Tensor rows_by_token(const HeadSpec& head, const Stream& input, const RowIndex& 
   return int64_tensor(result);
 }
 
+/// The row of the input that a present row is, -1 for added ones.
+int64_t given_row(const Forward& pass, int64_t row) {
+  return pass.origin().defined() ? pointer<const int64_t>(pass.origin())[row] : row;
+}
+
 }  // namespace
 
 Tensor HeadLayers::rows_read(const Forward& pass, const Stream& input, const Tensor& labels) const {
@@ -75,9 +80,8 @@ Tensor HeadLayers::row_of_each(const Forward& pass, const Stream& input) const {
   if (!(by_token || last || head_.pool == kernels::Pool::First)) return Tensor();
   if (by_token && pass.rows_left()) return Tensor();
   const Tensor token = by_token ? rows_by_token(head_, input, pass.given_rows()) : Tensor();
-  const int64_t* origin = pass.origin().defined() ? pointer<const int64_t>(pass.origin()) : nullptr;
   const auto reads = [&](int64_t sequence, int64_t row) {
-    const int64_t from = origin == nullptr ? row : origin[row];
+    const int64_t from = given_row(pass, row);
     return by_token ? from == pointer<const int64_t>(token)[sequence]
                     : from >= 0 || pass.pools_prompt();
   };
@@ -99,12 +103,11 @@ Tensor HeadLayers::labelled_rows(const Forward& pass, const Tensor& labels) cons
   for (const int site : {transform_, norm_, in_, proj_, logits_})
     if (!pass.by_row(site)) return Tensor();
   const int64_t* label = pointer<const int64_t>(labels);
-  const int64_t* origin = pass.origin().defined() ? pointer<const int64_t>(pass.origin()) : nullptr;
   std::vector<int64_t> result;
   for (int64_t b = 0; b < rows.sequences(); ++b) {
     bool any = false;
     for (int64_t row = rows.begin(b); row < rows.end(b); ++row) {
-      const int64_t from = origin == nullptr ? row : origin[row];
+      const int64_t from = given_row(pass, row);
       const bool labelled = from >= 0 && label[from] != kUnlabelled;
       if (from < 0 && row + 1 == rows.end(b)) return Tensor();  // nothing of the input behind
       if (labelled || (any && causal_) || (!any && row + 1 == rows.end(b))) result.push_back(row);
@@ -168,12 +171,12 @@ ProjectionHead::ProjectionHead(std::shared_ptr<Forward> pass, int projection, in
 Tensor ProjectionHead::logits(const Tensor& which) const {
   if (given_.defined())
     fail(ErrorCode::Internal, "the logits of a pass that left out the rows without labels");
-  if (all_.defined()) return which.defined() ? all_.index_select(0, which.to(at::kLong)) : all_;
-  return logits_of(which.defined() ? features_.index_select(0, which.to(at::kLong)) : features_);
+  if (!which.defined()) return logits_of_all();
+  const Tensor index = which.to(at::kLong);
+  return all_.defined() ? all_.index_select(0, index) : projected(features_.index_select(0, index));
 }
 
-Tensor ProjectionHead::logits_of(const Tensor& features) const {
-  if (all_.defined()) return all_;
+Tensor ProjectionHead::projected(const Tensor& features) const {
   Tensor y = cast(pass_->project(projection_, features), pass_->master());
   if (bias_ >= 0) y = y + pass_->table(bias_);
   return pass_->at(logits_, y);
@@ -191,17 +194,16 @@ Score ProjectionHead::cross_entropy(const Tensor& labels, const Tensor& weights,
                                     double smoothing) const {
   const std::optional<WordProjection> words = chunked();
   const Tensor own = given_.defined() ? labels.index_select(0, given_) : labels;
-  const CrossEntropy loss =
-      words ? word_cross_entropy(features_, *words, own, weights, smoothing)
-            : attune::cross_entropy(logits_of(features_), own, weights, smoothing);
+  const CrossEntropy loss = words ? word_cross_entropy(features_, *words, own, weights, smoothing)
+                                  : attune::cross_entropy(logits_of_all(), own, weights, smoothing);
   return {loss.sum, loss.count};
 }
 
 Tensor ProjectionHead::row_losses(const Tensor& labels) const {
   const std::optional<WordProjection> words = chunked();
   const Tensor own = given_.defined() ? labels.index_select(0, given_) : labels;
-  const Tensor losses = words ? word_row_losses(features_, *words, own)
-                              : attune::row_losses(logits_of(features_), own);
+  const Tensor losses =
+      words ? word_row_losses(features_, *words, own) : attune::row_losses(logits_of_all(), own);
   if (!given_.defined()) return losses;
   return at::zeros({labels.numel()}, losses.options()).index_copy_(0, given_, losses);
 }

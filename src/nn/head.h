@@ -55,7 +55,7 @@ class ProjectionHead final : public Head {
   ProjectionHead(std::shared_ptr<Forward> pass, int projection, int bias, int logits, bool words,
                  Tensor features, Tensor given);
   /// Makes the logits of all rows now, once.
-  void make_all() { all_ = logits(Tensor()); }
+  void make_all() { all_ = projected(features_); }
   Tensor logits(const Tensor& which) const override;
   Score cross_entropy(const Tensor& labels, const Tensor& weights, double smoothing) const override;
   Tensor row_losses(const Tensor& labels) const override;
@@ -63,7 +63,8 @@ class ProjectionHead final : public Head {
  private:
   /// The output matrix when the logits need not be made whole: nobody edits or reads them.
   std::optional<WordProjection> chunked() const;
-  Tensor logits_of(const Tensor& features) const;
+  Tensor projected(const Tensor& features) const;
+  Tensor logits_of_all() const { return all_.defined() ? all_ : projected(features_); }
 
   std::shared_ptr<Forward> pass_;  // shared with nothing else once forward returned
   int projection_, bias_, logits_;
