@@ -26,8 +26,10 @@ Work work_of(const Model& model, const std::vector<int64_t>& lengths,
     const bool output = site.name == "head.proj" && causal;
     if (site.kind != SiteKind::Weight || site.weight != WeightKind::Projection) continue;
     if (site.layer < 0 && !output) continue;
+    // Of a classifier's last block no key and no value is made.
     const bool few =
-        output || (narrow && !ends_with(site.name, ".k") && !ends_with(site.name, ".v"));
+        output ||
+        (narrow && (!causal || !(ends_with(site.name, ".k") || ends_with(site.name, ".v"))));
     const double flops =
         2.0 * static_cast<double>(site.in * site.out) * static_cast<double>(few ? rows_read : rows);
     work.shapes[{site.in, site.out}] += flops;

@@ -70,6 +70,9 @@ class Forward {
   /// The projection at a Weight site when no edit acts there (a thawed weight is none), for
   /// products made a few rows at a time; else empty.
   std::optional<PlainProjection> plain_projection(int site);
+  /// The affine map at a Weight site with every edit folded in, in the master type, where that
+  /// gives any row what project() gives it; else empty.
+  std::optional<Affine> folded_projection(int site);
   /// norm(dropout(x) + residual) at a norm site, edits folded in (kernels/ops/norm.h).
   NormResult norm(int site, kernels::NormKind kind, double eps, const Tensor& x,
                   const Tensor& residual = {}, const DropSite& drop = {}, bool keep_sum = false);
@@ -89,6 +92,17 @@ class Forward {
   /// `memory` rows; result [rows, heads * head_size].
   Tensor attend(const AttentionSites& sites, const Tensor& q, const Tensor& k, const Tensor& v,
                 const RowIndex& memory, AttentionArgs args);
+
+  /// False when keys and values stay as they were made: nobody edits, reads or wants them, and a
+  /// prefix has no rows.
+  bool keys_touched(int site) const;
+  /// The same where `keys` and `values` make k and v of their input x [memory rows, in] and nobody
+  /// looks at what is between (nothing at kv, scores and probs; every query sees every key of its
+  /// sequence): neither is made. A head's scores are (q W_k) x^T, its result (P x) W_v^T + b_v: for
+  /// a few queries a sequence far fewer multiplications. Reference: DeepSeek-AI 2024,
+  /// "DeepSeek-V2", arXiv 2405.04434, section 2.1.2 (the same absorption).
+  Tensor attend_input(int heads, const Tensor& q, const Tensor& x, const Affine& keys,
+                      const Affine& values, const RowIndex& memory, const AttentionArgs& args);
 
   /// Ends a stack: added rows leave, and with put_back rows that left come back as they were, so
   /// that one row a token of the input is left, in its order.
@@ -170,6 +184,7 @@ class Forward {
   Tensor gather_lane(const Site& site, const Plan& plan, const Tensor& ids, int64_t padding);
   bool lanes_differ(int site) const;
   // forward_attention.cpp
+  Tensor edited_heads(int site, const Tensor& heads, const AttentionArgs& args);
   KeyValues key_values(int site, const Tensor& k, const Tensor& v, const RowIndex& memory);
   KeyValues extend_keys(const Extend& extend, const SitePlan::Entry& entry, size_t lane,
                         const KeyValues& kv);

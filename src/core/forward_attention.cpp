@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "core/forward.h"
 #include "kernels/ops/rowwise.h"
+#include "tensor/autograd.h"
 #include "tensor/matmul.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
@@ -18,9 +19,15 @@ size_t Forward::lane_of(int64_t sequence) const {
   return 0;
 }
 
+namespace {
+bool adds_nothing(const Edit& edit) {
+  const Extend* extend = std::get_if<Extend>(&edit);
+  return extend != nullptr && (!extend->keys.defined() || extend->keys.size(-2) == 0);
+}
+}  // namespace
+
 KeyValues Forward::extend_keys(const Extend& extend, const SitePlan::Entry& entry, size_t lane,
                                const KeyValues& kv) {
-  if (!extend.keys.defined() || extend.keys.size(-2) == 0) return kv;
   Tensor keys = cast(extend.keys, kv.k.scalar_type());
   Tensor values = cast(extend.values, kv.v.scalar_type());
   if (extend.gate) {
@@ -49,7 +56,7 @@ KeyValues Forward::key_values(int id, const Tensor& k, const Tensor& v, const Ro
     if (plan == nullptr) continue;
     for (const SitePlan::Entry& entry : plan->edits) {
       if (const Extend* extend = std::get_if<Extend>(entry.edit)) {
-        kv = extend_keys(*extend, entry, lane, kv);
+        if (!adds_nothing(*entry.edit)) kv = extend_keys(*extend, entry, lane, kv);
         continue;
       }
       if (lanes_.size() > 1)
@@ -66,17 +73,74 @@ KeyValues Forward::key_values(int id, const Tensor& k, const Tensor& v, const Ro
   return kv;
 }
 
+bool Forward::keys_touched(int id_in) const {
+  if (!touched(id_in)) return false;
+  const int id = resolve(id_in);
+  if (wanted(id)) return true;
+  for (const Lane& lane : lanes_) {
+    const SitePlan* plan = lane.plan->at(id);
+    if (plan == nullptr) continue;
+    if (plan->read) return true;
+    for (const SitePlan::Entry& entry : plan->edits)
+      if (!adds_nothing(*entry.edit)) return true;
+  }
+  return false;
+}
+
 Tensor Forward::attend(const AttentionSites& sites, const Tensor& q, const Tensor& k,
                        const Tensor& v, const RowIndex& memory, AttentionArgs args) {
   const KeyValues kv = key_values(sites.kv, k, v, memory);
   const bool inside = touched(sites.scores) || touched(sites.probs);
   Tensor heads = inside ? reference_attention(sites, q, kv, args)
                         : attention(q, kv.k, kv.v, rows(), kv.rows, args);
-  if (touched(sites.heads)) {
-    const int64_t count = heads.size(0);
-    heads = at(sites.heads, heads.view({count, args.heads, args.head_size})).reshape({count, -1});
+  return edited_heads(sites.heads, heads, args);
+}
+
+Tensor Forward::edited_heads(int site, const Tensor& heads, const AttentionArgs& args) {
+  if (!touched(site)) return heads;
+  const int64_t count = heads.size(0);
+  return at(site, heads.view({count, args.heads, args.head_size})).reshape({count, -1});
+}
+
+Tensor Forward::attend_input(int heads, const Tensor& q, const Tensor& x, const Affine& keys,
+                             const Affine& values, const RowIndex& memory,
+                             const AttentionArgs& args) {
+  // Dropped probabilities do not sum to one: a column of ones has their sum for the values' bias.
+  // The keys' bias moves all scores of a query alike.
+  const bool sums = args.drop.p > 0 && values.bias.defined();
+  Tensor input = x, to_keys = keys.weight, to_values = values.weight;
+  if (sums) {
+    input = at::cat({x, at::ones({x.size(0), 1}, x.options())}, 1);
+    to_keys = at::constant_pad_nd(to_keys, {0, 1});
+    to_values = at::cat({to_values, values.bias.reshape({-1, 1})}, 1);
   }
-  return heads;
+  const int64_t count = q.size(0), width = input.size(1);
+  // Rows [count, heads * n] as [heads, count, n] in the master type, in which these small products
+  // are; and back.
+  const auto split = [&](const Tensor& rows) {
+    return cast(rows, master()).reshape({count, args.heads, -1}).transpose(0, 1);
+  };
+  const auto joined = [&](const Tensor& parts) { return parts.transpose(0, 1).contiguous(); };
+  const auto by_head = [&](const Tensor& weight) {
+    return weight.reshape({args.heads, args.head_size, width});
+  };
+  const Tensor asked = cast(joined(attune::matmul(split(q), by_head(to_keys))), x.scalar_type());
+
+  // The heads of a query as rows of one head.
+  AttentionArgs one = args;
+  one.heads = one.kv_heads = 1;
+  one.heads_in_rows = args.heads;
+  one.head_size = width;
+  std::vector<int64_t> lengths;
+  for (int64_t b = 0; b < rows().sequences(); ++b) lengths.push_back(rows().length(b) * args.heads);
+  const Tensor met = attention(asked.reshape({-1, width}), input, input,
+                               RowIndex::from_lengths(lengths), memory, one);
+
+  Tensor y = joined(attune::matmul(split(met), by_head(to_values), false, true));
+  y = y.reshape({count, -1});
+  if (values.bias.defined() && !sums) y = y + values.bias;
+  if (wants_gradient(keys.bias)) y = y + keys.bias.sum() * 0;  // its gradient is zero, not missing
+  return edited_heads(heads, cast(y, x.scalar_type()), args);
 }
 
 Tensor Forward::run_scores(int id_in, int64_t sequence, Tensor x, const RowIndex& rows) {

@@ -131,6 +131,20 @@ std::optional<PlainProjection> Forward::plain_projection(int id_in) {
   return PlainProjection{map.weight, map.bias, own ? &plan->copies : &slot.copies};
 }
 
+std::optional<Affine> Forward::folded_projection(int id_in) {
+  const int id = resolve(id_in);
+  if (lanes_differ(id) || !by_row(id)) return std::nullopt;
+  const SitePlan* plan = lanes_[0].plan->at(id);
+  Affine map = base_map(model_.slot(model_.sites()[static_cast<size_t>(id)]), plan);
+  for (size_t i = 0; plan != nullptr && i < plan->edits.size(); ++i) {
+    const Edit& edit = *plan->edits[i].edit;
+    const LowRank* low = std::get_if<LowRank>(&edit);
+    if (low != nullptr && low->dropout > 0 && batch_.pass.training) return std::nullopt;
+    map = fold(map, edit);
+  }
+  return map;
+}
+
 Tensor Forward::project_lane(const Site& site, size_t lane, const Tensor& x) {
   WeightSlot& slot = model_.slot(site);
   SitePlan* plan = const_cast<Plan*>(lanes_[lane].plan)->mutable_at(site.id);

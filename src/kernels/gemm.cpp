@@ -86,6 +86,40 @@ void gemm(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* 
                            });
 }
 
+void gemm_batch(int64_t count, const Matrix& a, const Matrix& b, const MutableMatrix& c) {
+  detail::check_product(a.used_rows(), a.used_cols(), a.type, b.used_rows(), b.used_cols(), b.type,
+                        c);
+  const int64_t size = detail::size_of(a.type), c_size = detail::size_of(c.type);
+  const auto product_at = [&](int64_t i, const auto& run) {
+    run(static_cast<const char*>(a.data) + i * a.rows * a.cols * size,
+        static_cast<const char*>(b.data) + i * b.rows * b.cols * size,
+        static_cast<char*>(c.data) + i * c.rows * c.cols * c_size);
+  };
+  const bool empty = c.rows == 0 || c.cols == 0 || a.used_cols() == 0;
+  if (empty || a.type == DType::F64 || (a.type == DType::BF16 && !detail::bf16_products())) {
+    for (int64_t i = 0; i < count; ++i)
+      product_at(i, [&](const void* a_i, const void* b_i, void* c_i) {
+        gemm({a_i, a.type, a.rows, a.cols, a.transposed},
+             {b_i, b.type, b.rows, b.cols, b.transposed}, {c_i, c.type, c.rows, c.cols}, nullptr,
+             false);
+      });
+    return;
+  }
+  detail::GemmKey key = detail::key_of(a, c.cols, c, nullptr, false);
+  key.b_transposed = b.transposed;
+  key.threads = 1;
+  try {
+    const std::shared_ptr<const detail::GemmPlan> plan = detail::gemm_plan(key, nullptr);
+    detail::share_pieces(count, [&](int64_t i) {
+      product_at(i, [&](const void* a_i, const void* b_i, void* c_i) {
+        detail::run_plan(*plan, a_i, b_i, nullptr, c_i);
+      });
+    });
+  } catch (const dnnl::error& error) {
+    detail::product_failed(key, error);
+  }
+}
+
 double measure_gemm(int64_t m, int64_t k, int64_t n, DType type, double seconds) {
   const auto bytes = [&](int64_t count) {
     return std::vector<char>(static_cast<size_t>(count * detail::size_of(type)));

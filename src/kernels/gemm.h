@@ -64,6 +64,9 @@ void gemm(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* 
           bool accumulate);
 void gemm(const Matrix& a, const PackedMatrix& b, const MutableMatrix& c, const void* bias,
           bool accumulate);
+/// c_i = a_i b_i for `count` products of one shape, whose matrices lie one after another from those
+/// given on. Threads share out whole products, so that small ones need not be cut.
+void gemm_batch(int64_t count, const Matrix& a, const Matrix& b, const MutableMatrix& c);
 
 /// Name of the oneDNN implementation the last plain or packed call of this thread used
 /// ("brg:avx512_core_bf16", ...).

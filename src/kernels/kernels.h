@@ -123,6 +123,9 @@ struct AttentionShape {
   const int32_t* positions = nullptr;
   Dropout drop;  // on probabilities: element (query row, key position j in its sequence), stream =
                  // head + 1
+  // More than 1, of one head: so many rows of q one after another are the heads of one query, and
+  // row r draws as head r % heads_in_rows of query r / heads_in_rows.
+  int64_t heads_in_rows = 1;
 };
 /// Optional additive bias on scores: value(head, clamp(distance, -reach, reach) + reach) from a
 /// table [heads, 2 * reach + 1] (relative biases), distance = key's position - query's; null table:
@@ -142,7 +145,8 @@ constexpr int64_t kKeyChunk = 512;
 /// Recomputes probabilities from log_sum_exp. out may be null where no sequence has more than
 /// kKeyChunk keys: dO . O of a row is then summed as P . dP, which is the same (Dao et al. 2022,
 /// "FlashAttention", arXiv 2205.14135, equation 4). dq, dk, dv: dense rows [rows, heads *
-/// head_size] (kv_heads for k, v), overwritten. A sequence with no keys gives zeros.
+/// head_size] (kv_heads for k, v), overwritten. A sequence with no keys gives zeros. Where v is k (of
+/// one stride), dv may be dk: it gets the sum of both.
 template <class T>
 void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
                         const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,

@@ -123,10 +123,29 @@ AttentionArgs Block::arguments(Forward& pass, int probs) const {
   return args;
 }
 
+Tensor Block::meet_input(Forward& pass, const Tensor& in, const Tensor& read) const {
+  const AttentionPart& a = sites_.self;
+  if (pass.keys_touched(a.kv) || pass.touched(a.scores) || pass.touched(a.probs)) return Tensor();
+  const RowIndex memory = pass.rows();
+  if (read.numel() != memory.sequences() || spec_.rotary.dims > 0 || spec_.window > 0 ||
+      spec_.heads != spec_.kv_heads)
+    return Tensor();
+  const std::optional<Affine> keys = pass.folded_projection(a.k),
+                              values = pass.folded_projection(a.v);
+  if (!keys || !values) return Tensor();
+  pass.narrow(read);
+  const Tensor q = pass.project(a.q, in.index_select(0, read));
+  return pass.attend_input(a.heads, q, in, *keys, *values, memory, arguments(pass, a.probs));
+}
+
 Tensor Block::self_attention(Forward& pass, StackPass& shared, const Tensor& in,
                              const Tensor& read) const {
   const AttentionPart& a = sites_.self;
   const bool alone = asks_alone(pass, shared, read);
+  if (alone) {
+    const Tensor heads = meet_input(pass, in, read);
+    if (heads.defined()) return pass.at(a.out, pass.project(a.o, heads));
+  }
   std::vector<int> projections{a.k, a.v};
   if (!alone) projections.insert(projections.begin(), a.q);
   std::vector<Tensor> projected = pass.project(projections, in);

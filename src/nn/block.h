@@ -78,6 +78,10 @@ class Block {
   /// `read`: of rows_read; the result, and the pass from here on, have those rows.
   Tensor self_attention(Forward& pass, StackPass& shared, const Tensor& in,
                         const Tensor& read) const;
+  /// Heads of self attention for the rows of `read`, which ask alone and are one a sequence, over
+  /// the input itself (Forward::attend_input); undefined, and nothing is done, where keys and
+  /// values are more than plain maps of it.
+  Tensor meet_input(Forward& pass, const Tensor& in, const Tensor& read) const;
   Tensor cross_attention(Forward& pass, StackPass& shared, const Tensor& in) const;
   KeyValues memory_keys(Forward& pass, const StackPass& shared) const;
   AttentionArgs arguments(Forward& pass, int probs) const;

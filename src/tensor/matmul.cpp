@@ -11,7 +11,14 @@ namespace attune {
 
 namespace {
 kernels::Matrix view(const at::Tensor& x, bool transposed) {
-  return {x.data_ptr(), dtype_of(x), x.size(0), x.size(1), transposed};
+  return {x.data_ptr(), dtype_of(x), x.size(-2), x.size(-1), transposed};
+}
+kernels::MutableMatrix result(const at::Tensor& c) {
+  return {c.data_ptr(), dtype_of(c), c.size(-2), c.size(-1)};
+}
+/// Batches of as many matrices, or one each.
+bool fit(const at::Tensor& a, const at::Tensor& b) {
+  return a.dim() == b.dim() && (a.dim() == 2 || (a.dim() == 3 && a.size(0) == b.size(0)));
 }
 }  // namespace
 
@@ -20,17 +27,22 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, bool transpose_a, b
   const Tensor left = dense_as(a, a.scalar_type());
   const Tensor right = dense_as(b, a.scalar_type());
   const kernels::Matrix l = view(left, transpose_a), r = view(right, transpose_b);
-  if (l.used_cols() != r.used_rows())
+  if (!fit(left, right) || l.used_cols() != r.used_rows())
     fail(ErrorCode::BadInput, "multiplying matrices {}{} and {}{}: the inner sizes differ",
          a.sizes().vec(), transpose_a ? "^T" : "", b.sizes().vec(), transpose_b ? "^T" : "");
-  Tensor c = at::empty({l.used_rows(), r.used_cols()}, left.options().dtype(out));
-  kernels::gemm(l, r, {c.data_ptr(), dtype_of(c), c.size(0), c.size(1)}, nullptr, false);
+  std::vector<int64_t> shape = left.sizes().vec();
+  shape.end()[-2] = l.used_rows();
+  shape.end()[-1] = r.used_cols();
+  Tensor c = at::empty(shape, left.options().dtype(out));
+  if (c.dim() == 3)
+    kernels::gemm_batch(c.size(0), l, r, result(c));
+  else
+    kernels::gemm(l, r, result(c), nullptr, false);
   return c;
 }
 
 void add_product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
-  kernels::gemm(view(a, false), view(b, false), {c.data_ptr(), dtype_of(c), c.size(0), c.size(1)},
-                nullptr, true);
+  kernels::gemm(view(a, false), view(b, false), result(c), nullptr, true);
 }
 
 at::Tensor matmul(const at::Tensor& a, const at::Tensor& b, bool transpose_a, bool transpose_b) {

@@ -4,9 +4,10 @@
 namespace attune {
 
 /// Product of two matrices, differentiable: a [m, k] (as used), b [k, n] (as used); result [m, n]
-/// in the common type. `transpose_a`, `transpose_b`: use the transpose of the stored matrix. Runs
-/// on oneDNN (float, bf16) or the double-precision reference. Mixed types are converted to the type
-/// of `a`. Errors: BadInput when the inner sizes differ; the message names both shapes.
+/// in the common type; or of each of a batch by that of another, all with one more dimension in
+/// front. `transpose_a`, `transpose_b`: use the transpose of the stored matrix. Runs on oneDNN
+/// (float, bf16) or the double-precision reference. Mixed types are converted to the type of `a`.
+/// Errors: BadInput when the inner sizes differ; the message names both shapes.
 at::Tensor matmul(const at::Tensor& a, const at::Tensor& b, bool transpose_a = false,
                   bool transpose_b = false);
 

@@ -153,6 +153,70 @@ TEST_P(NarrowedHeads, NeedTheirRowToBeThere) {
   expect_equal(result_of(*model, batch, *edits, false), result_of(*model, batch, *edits, true));
 }
 
+/// The gradients of the last block's key bias under full fine-tuning.
+std::vector<Tensor> of_key_bias(const Result& result) {
+  std::vector<Tensor> found;
+  for (const Values::value_type& entry : result.gradients)
+    if (entry.first.find(".1.self.k") != std::string::npos && entry.second.dim() == 1)
+      found.push_back(entry.second);
+  return found;
+}
+
+TEST_P(NarrowedHeads, MeetTheInputOfKeysAndValues) {
+  // A bias of keys moves all scores of a query alike. Where keys are made its gradient is a sum
+  // that comes near zero; where they are not it is zero.
+  const auto meets = [&](const Json& changes, bool train) {
+    const std::unique_ptr<Model> model = model_with("auto", changes);
+    const Batch batch = batch_of(*model, {5, 1, 7, 3, 2, 6});
+    const Registry<Tuner> registry = methods();
+    Adaptation adaptation(*model, registry, 1);
+    adaptation.add("default", {"full", Json::object()});
+    const Batch run = train ? training(batch) : batch;
+    const Result narrow = result_of(*model, run, adaptation, false),
+                 whole = result_of(*model, run, adaptation, true);
+    expect_equal(narrow, whole);
+    bool zero = true;
+    for (const Tensor& gradient : of_key_bias(narrow))
+      zero = zero && gradient.abs().max().item<double>() == 0;
+    for (const Tensor& gradient : of_key_bias(whole)) {
+      EXPECT_GT(gradient.abs().max().item<double>(), 0);
+    }
+    return zero;
+  };
+  const std::unique_ptr<Model> model = model_with("auto");
+  const StackSpec& spec = dynamic_cast<const Transformer&>(*model).spec().last();
+  if (!spec.qkv_bias || spec.rotary.dims > 0) return;
+  for (const bool train : {false, true}) EXPECT_TRUE(meets(Json::object(), train));
+}
+
+TEST_P(NarrowedHeads, AreAsNearToDoubleInBf16AsAllRows) {
+  HeadRequest head;
+  head.kind = HeadKind::Sequence;
+  head.labels = 3;
+  const Registry<Tuner> registry = methods();
+  const auto gradients = [&](kernels::DType type, bool every_row) {
+    const std::unique_ptr<Model> model = model_of(GetParam(), head, type);
+    const Batch batch = batch_of(*model, {5, 1, 17, 3, 32, 6});
+    Adaptation adaptation(*model, registry, 1);
+    adaptation.add("default", {"lora", Json{{"rank", 2}, {"sites", {"*.self.*", "*.ffn.*"}}}});
+    disturb(adaptation);
+    return result_of(*model, batch, adaptation, every_row);
+  };
+  const Result exact = gradients(kernels::DType::F64, false);
+  const auto error = [&](bool every_row) {
+    const Result found = gradients(kernels::DType::BF16, every_row);
+    double sum = 0, size = 0;
+    for (const Values::value_type& entry : exact.gradients) {
+      const Tensor own = found.gradients.at(entry.first).to(at::kDouble);
+      sum += (own - entry.second).square().sum().item<double>();
+      size += entry.second.square().sum().item<double>();
+    }
+    return std::sqrt(sum / size);
+  };
+  const double narrow = error(false), whole = error(true);
+  EXPECT_LT(narrow, 1.5 * whole);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, NarrowedHeads, ::testing::ValuesIn(architecture_names()));
 
 /// Heads with a row for every row, under labels of some of them.

@@ -93,17 +93,28 @@ typename V::Mask inside(V lanes, int64_t first, Range range) {
                  V::less(lanes, V::set(static_cast<double>(range.end - first))));
 }
 
+/// Draws of query rows [row, row + rows) of a head, dense [rows][8 * blocks] (draw_rows).
+inline void draw_queries(const AttentionShape& shape, int64_t head, int64_t row, int64_t rows,
+                         int64_t first, int64_t blocks, uint16_t* draws) {
+  const auto stream = [](int64_t of) { return static_cast<uint32_t>(of + 1); };
+  const int64_t heads = shape.heads_in_rows;
+  if (heads == 1) return draw_rows(shape.drop, row, rows, stream(head), first, blocks, draws);
+  for (int64_t i = 0; i < rows; ++i)
+    draw_rows(shape.drop, (row + i) / heads, 1, stream((row + i) % heads), first, blocks,
+              draws + i * blocks * 8);
+}
+
 /// Dropout factors of query rows [row, row + rows) and keys [keys.begin, keys.begin + width),
 /// transposed: to [width][padded], padded >= rows. `work` has room for padded * width values,
 /// `draws` for draw_area().
 template <class V>
-void load_factors(const Dropout& drop, int64_t head, int64_t row, int64_t rows, int64_t padded,
-                  Range keys, int64_t width, uint16_t* draws, typename V::Scalar* work,
-                  typename V::Scalar* to) {
-  const V by = V::set(drop_scale(drop));
-  const uint32_t threshold = drop_threshold(drop);
+void load_factors(const AttentionShape& shape, int64_t head, int64_t row, int64_t rows,
+                  int64_t padded, Range keys, int64_t width, uint16_t* draws,
+                  typename V::Scalar* work, typename V::Scalar* to) {
+  const V by = V::set(drop_scale(shape.drop));
+  const uint32_t threshold = drop_threshold(shape.drop);
   const int64_t first = keys.begin / 8, blocks = (keys.begin + width + 7) / 8 - first;
-  draw_rows(drop, row, rows, static_cast<uint32_t>(head + 1), first, blocks, draws);
+  draw_queries(shape, head, row, rows, first, blocks, draws);
   for (int64_t i = 0; i < padded; ++i) {
     const uint16_t* from = draws + (i < rows ? i : 0) * blocks * 8 + keys.begin % 8;
     for (int64_t c = 0; c < width; c += V::kWidth)
@@ -314,8 +325,8 @@ struct AttentionForward {
       product<P>(chunk.key_count, s.padded, inner, u.keys + begin * dk, dk, u.qt, s.padded, u.st,
                  s.padded, false);
       if (shape.drop.on())
-        load_factors<V>(shape.drop, head, row, s.rows, s.padded, chunk.keys, chunk.key_padded,
-                        u.draws, u.turned, u.factors);
+        load_factors<V>(shape, head, row, s.rows, s.padded, chunk.keys, chunk.key_padded, u.draws,
+                        u.turned, u.factors);
       softmax(x, chunk, u, head, first);
       if (!first) rescale(s, dp, u);
       transpose_blocks<FloatPack<V>>(u.st, chunk.key_padded, s.padded, u.turned);

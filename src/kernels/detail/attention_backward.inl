@@ -24,12 +24,16 @@ struct AttentionBackward {
     A *st, *dpt, *turned, *dk, *dv, *result, *multiplier, *expanded, *bias_sums;
     uint16_t* draws;
     A sums[kQueryBlock], terms[kQueryBlock];  // log-sum-exp and dO . O = P . dP of the block's rows
-    void layout(Arena& arena, const Extent& x, bool with_bias, bool with_drop) {
+    /// `shared`: values are the keys.
+    void layout(Arena& arena, const Extent& x, bool shared, bool with_bias, bool with_drop) {
       const int64_t kp = round_up(x.keys, V::kWidth), dp = round_up(x.head_size, V::kWidth);
       const int64_t chunk = smaller(kp, kKeyChunk);
       const int64_t dk_width = round_up((x.head_size + P::kPack - 1) / P::kPack, V::kWidth);
       arena.take(key_rows, kp * dk_width);
-      arena.take(value_rows, kp * dk_width);
+      if (shared)
+        value_rows = key_rows;
+      else
+        arena.take(value_rows, kp * dk_width);
       arena.take(keys, inner_steps<P>(x.keys) * dp);
       arena.take(rows, kQueryBlock * dk_width);
       arena.take(qt, dk_width * kQueryBlock);
@@ -166,7 +170,7 @@ struct AttentionBackward {
                   inner = (d + P::kPack - 1) / P::kPack;
     const int64_t dkw = round_up(inner, V::kWidth), width = s.padded;
     if (shape.drop.on())
-      load_factors<V>(shape.drop, s.head, shape.q_offsets[s.b] + s.begin, s.rows, s.padded, s.keys,
+      load_factors<V>(shape, s.head, shape.q_offsets[s.b] + s.begin, s.rows, s.padded, s.keys,
                       s.key_padded, u.draws, u.turned, u.multiplier);
     product<P>(s.key_count, width, inner, u.key_rows + s.keys.begin * dkw, dkw, u.qt, width, u.st,
                width, false);
@@ -258,11 +262,12 @@ struct AttentionBackward {
   /// All query heads that share one key-value head.
   void run(int64_t b, int64_t kv_head) const {
     const Extent x(shape, b);
+    const bool shared = k == v && dk == dv;
     Buffers u;
     Arena arena;
-    u.layout(arena, x, bias.table != nullptr, shape.drop.on());
+    u.layout(arena, x, shared, bias.table != nullptr, shape.drop.on());
     arena = {detail::scratch<char>(1, arena.used), 0};
-    u.layout(arena, x, bias.table != nullptr, shape.drop.on());
+    u.layout(arena, x, shared, bias.table != nullptr, shape.drop.on());
 
     [[maybe_unused]] const typename P::Session session;
     const int64_t d = shape.head_size, dp = round_up(d, V::kWidth);
@@ -270,7 +275,9 @@ struct AttentionBackward {
                   first = shape.k_offsets[b];
     const T* key = k + first * shape.k_stride + kv_head * d;
     P::rows(key, shape.k_stride, x.keys, d, u.key_rows, dkw);
-    P::rows(v + first * shape.v_stride + kv_head * d, shape.v_stride, x.keys, d, u.value_rows, dkw);
+    if (!shared)
+      P::rows(v + first * shape.v_stride + kv_head * d, shape.v_stride, x.keys, d, u.value_rows,
+              dkw);
     P::inner_rows(key, shape.k_stride, x.keys, d, u.keys, dp);
     clear_last_steps<P>(x.keys, dp, u.keys);
     __builtin_memset(u.dk, 0, static_cast<size_t>(x.keys * dp) * sizeof(A));
@@ -279,7 +286,14 @@ struct AttentionBackward {
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
       run_head(x, b, head, u);
     const int64_t width = shape.kv_heads * d;
-    store(u.dk, dp, x.keys, shape.scale, dk + first * width + kv_head * d, width);
+    if (shared) {
+      // What they get as keys and as values is one gradient.
+      const V scale = V::set(shape.scale);
+      for (int64_t i = 0; i < x.keys * dp; i += V::kWidth)
+        V::fma(V::load(u.dk + i), scale, V::load(u.dv + i)).store(u.dv + i);
+    } else {
+      store(u.dk, dp, x.keys, shape.scale, dk + first * width + kv_head * d, width);
+    }
     store(u.dv, dp, x.keys, 1, dv + first * width + kv_head * d, width);
   }
 };

@@ -24,6 +24,7 @@ kernels::AttentionShape shape_of(const RowIndex& q_rows, const RowIndex& k_rows,
   shape.window = args.window;
   shape.positions = pointer<const int32_t>(args.positions);
   shape.drop = args.drop.kernel();
+  shape.heads_in_rows = args.heads_in_rows;
   return shape;
 }
 
@@ -44,7 +45,8 @@ kernels::AttentionBias<T> bias_of(const Tensor& table, const Tensor& gradient) {
 
 Tensors attention_gradients(const Saved& s, const Tensors& g) {
   const Tensor dout = dense_as(g[0], s.q.scalar_type());
-  Tensor dq = at::empty_like(s.q), dk = at::empty_like(s.k), dv = at::empty_like(s.v);
+  const bool shared = s.k.is_same(s.v);  // one gradient of both
+  Tensor dq = at::empty_like(s.q), dk = at::empty_like(s.k), dv = shared ? dk : at::empty_like(s.v);
   Tensor dbias = s.need_bias ? at::zeros_like(s.args.bias) : Tensor();
   const kernels::AttentionShape shape = shape_of(s.q_rows, s.k_rows, s.args);
   dispatch(s.q, [&](auto* tag) {
@@ -55,7 +57,7 @@ Tensors attention_gradients(const Saved& s, const Tensors& g) {
                                    pointer<A>(s.log_sum_exp), pointer<T>(dout), pointer<T>(dq),
                                    pointer<T>(dk), pointer<T>(dv));
   });
-  return {dq, dk, dv, dbias};
+  return {dq, dk, shared ? Tensor() : dv, dbias};
 }
 
 }  // namespace
@@ -64,8 +66,9 @@ Tensor attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, con
                  const RowIndex& k_rows, const AttentionArgs& args_in) {
   AttentionArgs args = args_in;
   if (args.bias.defined()) args.bias = args.bias.detach();
+  const bool shared = k_in.is_same(v_in);
   const Tensor q = q_in.detach().contiguous(), k = k_in.detach().contiguous(),
-               v = v_in.detach().contiguous();
+               v = shared ? k : v_in.detach().contiguous();
   Tensor out = at::empty_like(q);
   Tensor log_sum_exp =
       at::empty({q.size(0), args.heads}, q.options().dtype(master_of(dtype_of(q))));
@@ -88,7 +91,7 @@ Tensor attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, con
               args,
               wants_gradient(args_in.bias)};
   return record(
-      out, {q_in, k_in, v_in, args_in.bias}, "attention",
+      out, {q_in, k_in, shared ? Tensor() : v_in, args_in.bias}, "attention",
       [saved = std::move(saved)](const Tensors& g) { return attention_gradients(saved, g); });
 }
 

@@ -19,6 +19,7 @@ struct Problem {
   double scale = 0.3;
   std::vector<double> q, k, v, table;
   std::vector<int32_t> positions;  // of the query rows; empty: counted
+  int64_t heads_in_rows = 1;       // of what runs, not of the plain computation
 
   int64_t q_rows() const { return q_offsets.back(); }
   int64_t k_rows() const { return k_offsets.back(); }
@@ -78,8 +79,9 @@ struct Executed {
   AttentionShape shape;
 
   /// Rows of q, k, v carry `gap` extra elements, so strides exceed the widths. kept: the backward
-  /// pass gets the forward one's output.
-  Executed(const Problem& p, const std::vector<T>& dout, bool kept = true, int64_t gap = 3) {
+  /// pass gets the forward one's output. one: the values are the keys, dk gets both gradients.
+  Executed(const Problem& p, const std::vector<T>& dout, bool kept = true, int64_t gap = 3,
+           bool one = false) {
     const auto spread = [&](const std::vector<double>& x, int64_t width) {
       std::vector<T> to(x.size() / width * (width + gap) + 1, to_type<T>(NAN));
       for (size_t i = 0; i < x.size(); ++i)
@@ -95,18 +97,20 @@ struct Executed {
     shape.heads = p.heads, shape.kv_heads = p.kv_heads, shape.head_size = p.d;
     shape.q_stride = p.heads * p.d + gap, shape.k_stride = shape.v_stride = p.kv_heads * p.d + gap;
     shape.scale = p.scale, shape.causal = p.causal, shape.window = p.window, shape.drop = p.drop;
+    shape.heads_in_rows = p.heads_in_rows;
     shape.positions = p.positions.empty() ? nullptr : p.positions.data();
     out.resize(p.q_rows() * p.heads * p.d), dq.resize(out.size());
     dk.resize(p.k_rows() * p.kv_heads * p.d), dv.resize(dk.size()),
         lse.resize(p.q_rows() * p.heads);
     AttentionBias<T> bias;
     if (p.reach > 0) bias = {table.data(), table_gradient.data(), p.reach};
-    attention_forward<T>(shape, bias, q.data() + 1, k.data() + 1, v.data() + 1, out.data(),
+    const std::vector<T>& values = one ? k : v;
+    attention_forward<T>(shape, bias, q.data() + 1, k.data() + 1, values.data() + 1, out.data(),
                          lse.data());
     if (!dout.empty())
-      attention_backward<T>(shape, bias, q.data() + 1, k.data() + 1, v.data() + 1,
+      attention_backward<T>(shape, bias, q.data() + 1, k.data() + 1, values.data() + 1,
                             kept ? out.data() : nullptr, lse.data(), dout.data(), dq.data(),
-                            dk.data(), dv.data());
+                            dk.data(), one ? dk.data() : dv.data());
   }
 };
 
@@ -279,6 +283,51 @@ TYPED_TEST(Attention, CrossLengthsAndEmptySidesWork) {
     if ((bits & 4) != 0) turned.reach = 3, turned.table = doubles(randoms<float>(8, 2 * 7));
     check<TypeParam>(turned);
   }
+}
+
+TYPED_TEST(Attention, KeysThatAreTheValuesGetOneGradient) {
+  const std::vector<int32_t> queries{0, 4, 9, 9, 80}, keys{0, 20, 20, 30, 630};
+  for (const int64_t d : {16, 33, 200}) {
+    SCOPED_TRACE(d);
+    Problem p = problem<TypeParam>(queries, keys, 2, 1, d);
+    p.scale = 0.05;
+    p.v = p.k;
+    const double allowed = sizeof(TypeParam) == 8 ? 1e-12 : sizeof(TypeParam) == 4 ? 3e-6 : 1.5e-2;
+    std::vector<double> out, lse;
+    p.forward(out, lse);
+    const std::vector<TypeParam> dout = randoms<TypeParam>(4, static_cast<int64_t>(out.size()));
+    Gradients g = backward(p, doubles(dout));
+    for (size_t i = 0; i < g.k.size(); ++i) g.k[i] += g.v[i];
+    for_each_isa([&](const char* set) {
+      SCOPED_TRACE(set);
+      const Executed<TypeParam> run(p, dout, true, 3, /*one=*/true);
+      EXPECT_LT(distance(run.out, out), allowed);
+      EXPECT_LT(distance(run.dq, g.q), allowed);
+      EXPECT_LT(distance(run.dk, g.k), allowed);
+    });
+  }
+}
+
+TYPED_TEST(Attention, HeadsInRowsAreHeads) {
+  const int64_t heads = 3, d = 16, queries = 5;
+  const std::vector<uint64_t> row = row_keys(queries);
+  Problem p = problem<TypeParam>({0, 2, 5}, {0, 40, 700}, heads, 1, d);
+  p.drop = {0.25f, row.data(), 4};
+  const double allowed = sizeof(TypeParam) == 8 ? 1e-12 : sizeof(TypeParam) == 4 ? 3e-6 : 1.5e-2;
+  std::vector<double> out, lse;
+  p.forward(out, lse);
+  const std::vector<TypeParam> dout = randoms<TypeParam>(4, queries * heads * d);
+  const Gradients g = backward(p, doubles(dout));
+  Problem in_rows = p;
+  in_rows.heads = 1;
+  in_rows.heads_in_rows = heads;
+  in_rows.q_offsets = {0, 2 * heads, 5 * heads};
+  for_each_isa([&](const char* set) {
+    SCOPED_TRACE(set);
+    const Executed<TypeParam> run(in_rows, dout);
+    EXPECT_LT(distance(run.out, out), allowed);
+    check_gradients(in_rows, run, g, allowed);
+  });
 }
 
 TYPED_TEST(Attention, KeysTakenInChunksGiveTheSame) {

@@ -99,6 +99,31 @@ TEST(Gemm, MatchesPlainSumsForEveryTypeTransposeAndEpilogue) {
                (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0});
 }
 
+TEST(Gemm, OfABatchMultipliesEachPair) {
+  const int64_t count = 5, m = 7, k = 12, n = 33;
+  for (const DType type : {DType::F32, DType::BF16, DType::F64})
+    for (int bits = 0; bits < 4; ++bits) {
+      const bool ta = (bits & 1) != 0, tb = (bits & 2) != 0;
+      SCOPED_TRACE(fmt::format("type={} ta={} tb={}", int(type), ta, tb));
+      Stored a(1, count * m * k, type), b(2, count * k * n, type), c(3, count * m * n, type);
+      gemm_batch(count, {a.data(), type, ta ? k : m, ta ? m : k, ta},
+                 {b.data(), type, tb ? n : k, tb ? k : n, tb}, {c.data(), type, m, n});
+      const double allowed = type == DType::F64 ? 1e-14 : type == DType::F32 ? 1e-6 : 1.0 / 128;
+      for (int64_t x = 0; x < count; ++x)
+        for (int64_t i = 0; i < m; ++i)
+          for (int64_t j = 0; j < n; ++j) {
+            double sum = 0, size = 1;
+            for (int64_t p = 0; p < k; ++p) {
+              const double term = a.at(x * m * k + (ta ? p * m + i : i * k + p)) *
+                                  b.at(x * k * n + (tb ? j * k + p : p * n + j));
+              sum += term;
+              size += std::abs(term);
+            }
+            ASSERT_NEAR(c.at((x * m + i) * n + j), sum, allowed * size);
+          }
+    }
+}
+
 TEST(Gemm, ThreadsShareTheRowsOfLargeProducts) {
   const int before = threads();
   set_threads(2);
