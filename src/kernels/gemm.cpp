@@ -115,6 +115,7 @@ void gemm_batch(int64_t count, const Matrix& a, const Matrix& b, const MutableMa
         detail::run_plan(*plan, a_i, b_i, nullptr, c_i);
       });
     });
+    detail::set_last_implementation(plan->implementation.c_str());
   } catch (const dnnl::error& error) {
     detail::product_failed(key, error);
   }
