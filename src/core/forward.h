@@ -93,9 +93,6 @@ class Forward {
   Tensor attend(const AttentionSites& sites, const Tensor& q, const Tensor& k, const Tensor& v,
                 const RowIndex& memory, AttentionArgs args);
 
-  /// False when keys and values stay as they were made: nobody edits, reads or wants them, and a
-  /// prefix has no rows.
-  bool keys_touched(int site) const;
   /// The same where `keys` and `values` make k and v of their input x [memory rows, in] and nobody
   /// looks at what is between (nothing at kv, scores and probs; every query sees every key of its
   /// sequence): neither is made. A head's scores are (q W_k) x^T, its result (P x) W_v^T + b_v: for
@@ -103,6 +100,9 @@ class Forward {
   /// "DeepSeek-V2", arXiv 2405.04434, section 2.1.2 (the same absorption).
   Tensor attend_input(int heads, const Tensor& q, const Tensor& x, const Affine& keys,
                       const Affine& values, const RowIndex& memory, const AttentionArgs& args);
+  /// False when keys and values stay as they were made: nobody edits, reads or wants them, and a
+  /// prefix has no rows.
+  bool keys_touched(int site) const;
 
   /// Ends a stack: added rows leave, and with put_back rows that left come back as they were, so
   /// that one row a token of the input is left, in its order.

@@ -1,4 +1,6 @@
 // Weight sites: projections, norms, tables, with every edit.
+#include <algorithm>
+
 #include "base/error.h"
 #include "core/forward.h"
 #include "kernels/ops/rowwise.h"
@@ -29,6 +31,15 @@ const Tensor& bias_of(const WeightSlot& slot, const SitePlan* plan) {
 Affine base_map(WeightSlot& slot, const SitePlan* plan) {
   const bool trained = plan != nullptr && plan->weight.defined();
   return {trained ? plan->weight : slot.widened(), bias_of(slot, plan)};
+}
+
+/// The same with the first `count` edits folded in, or all.
+Affine folded_map(const Site& site, WeightSlot& slot, const SitePlan* plan,
+                  size_t count = SIZE_MAX) {
+  Affine map = base_map(slot, plan);
+  for (size_t i = 0; plan != nullptr && i < std::min(count, plan->edits.size()); ++i)
+    map = fold(map, *plan->edits[i].edit, site.weight);
+  return map;
 }
 
 /// The tensors that are used as they are: the weight may be in half precision.
@@ -135,14 +146,12 @@ std::optional<Affine> Forward::folded_projection(int id_in) {
   const int id = resolve(id_in);
   if (lanes_differ(id) || !by_row(id)) return std::nullopt;
   const SitePlan* plan = lanes_[0].plan->at(id);
-  Affine map = base_map(model_.slot(model_.sites()[static_cast<size_t>(id)]), plan);
   for (size_t i = 0; plan != nullptr && i < plan->edits.size(); ++i) {
-    const Edit& edit = *plan->edits[i].edit;
-    const LowRank* low = std::get_if<LowRank>(&edit);
+    const LowRank* low = std::get_if<LowRank>(plan->edits[i].edit);
     if (low != nullptr && low->dropout > 0 && batch_.pass.training) return std::nullopt;
-    map = fold(map, edit);
   }
-  return map;
+  const Site& site = model_.sites()[static_cast<size_t>(id)];
+  return folded_map(site, model_.slot(site), plan);
 }
 
 Tensor Forward::project_lane(const Site& site, size_t lane, const Tensor& x) {
@@ -163,8 +172,7 @@ Tensor Forward::project_edited(const Site& site, SitePlan& plan, size_t lane, Te
   const size_t first =
       folded_edits(plan, [](const Edit& edit) { return std::holds_alternative<Reweight>(edit); });
   if (first > 0) {
-    Affine map = base_map(slot, &plan);
-    for (size_t i = 0; i < first; ++i) map = fold(map, *plan.edits[i].edit);
+    const Affine map = folded_map(site, slot, &plan, first);
     weight = {map.weight};
     bias = map.bias;
   }
@@ -207,10 +215,7 @@ NormResult Forward::norm(int id_in, kernels::NormKind kind, double eps, const Te
   const int id = resolve(id_in);
   const Site& site = model_.sites()[static_cast<size_t>(id)];
   const auto args = [&](const Plan& whole) {
-    const SitePlan* plan = whole.at(id);
-    Affine map = base_map(model_.slot(site), plan);
-    if (plan != nullptr)
-      for (const SitePlan::Entry& entry : plan->edits) map = fold(map, *entry.edit);
+    const Affine map = folded_map(site, model_.slot(site), whole.at(id));
     return NormArgs{kind, map.weight, map.bias, eps};
   };
   if (!lanes_differ(id)) return add_norm(x, residual, drop, args(*lanes_[0].plan), keep_sum);
@@ -237,8 +242,7 @@ Tensor Forward::table(int id_in) {
          site.name);
   const SitePlan* plan = lanes_[0].plan->at(id);
   if (plan == nullptr || plan->edits.empty()) return plain_map(model_.slot(site), plan).weight;
-  Affine map = base_map(model_.slot(site), plan);
-  for (const SitePlan::Entry& entry : plan->edits) map = fold(map, *entry.edit, site.weight);
+  const Affine map = folded_map(site, model_.slot(site), plan);
   if (!map.bias.defined()) return map.weight;
   return map.weight + (map.weight.dim() == 2 ? map.bias.reshape({1, -1}) : map.bias);
 }
@@ -268,8 +272,8 @@ Tensor Forward::gather_lane(const Site& site, const Plan& whole, const Tensor& i
     const Scale* scale = std::get_if<Scale>(&edit);
     return std::holds_alternative<Reweight>(edit) || (scale != nullptr && scale->in.defined());
   });
-  Affine map = first > 0 ? base_map(model_.slot(site), plan) : plain_map(model_.slot(site), plan);
-  for (size_t i = 0; i < first; ++i) map = fold(map, *plan->edits[i].edit, site.weight);
+  const Affine map = first > 0 ? folded_map(site, model_.slot(site), plan, first)
+                               : plain_map(model_.slot(site), plan);
   Tensor y = embedding({map.weight}, {index}, master(), padding);
   if (map.bias.defined()) y = y + map.bias.reshape({1, -1});
   for (size_t i = first; plan != nullptr && i < plan->edits.size(); ++i) {
