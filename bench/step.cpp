@@ -178,6 +178,7 @@ class Bench {
       for (size_t i = 0; i < lengths_.size(); ++i) labels.push_back(static_cast<int64_t>(i % 2));
     }
     batch_.fields["labels"] = int64_tensor(labels);
+    optimizer_.leave_rows_behind();
     std::vector<int32_t> sets;
     for (size_t i = 0; setting.sets > 1 && i < lengths_.size(); ++i)
       sets.push_back(static_cast<int32_t>(static_cast<int64_t>(i) % setting.sets));

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "core/forward.h"
 #include "kernels/ops/rowwise.h"
+#include "tensor/late_rows.h"
 #include "tensor/matmul.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
@@ -30,6 +31,7 @@ const Tensor& bias_of(const WeightSlot& slot, const SitePlan* plan) {
 /// The tensors that edits change.
 Affine base_map(WeightSlot& slot, const SitePlan* plan) {
   const bool trained = plan != nullptr && plan->weight.defined();
+  if (trained) bring_rows(plan->weight);
   return {trained ? plan->weight : slot.widened(), bias_of(slot, plan)};
 }
 
@@ -50,7 +52,10 @@ Affine plain_map(const WeightSlot& slot, const SitePlan* plan) {
 
 /// The unedited weight of a projection, or the one that is trained in its place.
 WeightSource source_of(WeightSlot& slot, SitePlan* plan) {
-  if (plan != nullptr && plan->weight.defined()) return {plan->weight, &plan->copies, nullptr};
+  if (plan != nullptr && plan->weight.defined()) {
+    bring_rows(plan->weight);
+    return {plan->weight, &plan->copies, nullptr};
+  }
   return {slot.weight, &slot.copies, slot.codes};
 }
 /// Projections of one input whose edits are none or LowRanks, with their terms.
@@ -139,6 +144,7 @@ std::optional<PlainProjection> Forward::plain_projection(int id_in) {
   WeightSlot& slot = model_.slot(model_.sites()[static_cast<size_t>(id)]);
   const Affine map = plain_map(slot, plan);
   const bool own = plan != nullptr && plan->weight.defined();
+  if (own) bring_rows(plan->weight);
   return PlainProjection{map.weight, map.bias, own ? &plan->copies : &slot.copies};
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/kernels.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 #include <vector>
@@ -210,9 +211,19 @@ void adamw(const AdamW& options, T* p, const T* gradient, T* m, T* v, const uint
   ATTUNE_RUN(T, adamw, options, p, gradient, m, v, mask, count);
 }
 template <class T>
-void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* place, T* m, T* v,
-                int64_t rows, int64_t cols) {
-  ATTUNE_RUN(T, adamw_rows, options, p, gradient, place, m, v, rows, cols);
+void adamw_rows(const AdamW& options, const int64_t* rows, int64_t n, const T* gradient, T* p, T* m,
+                T* v, int64_t cols) {
+  ATTUNE_RUN(T, adamw_rows, options, rows, n, gradient, p, m, v, cols);
+}
+AdamWRest adamw_rest(const AdamW& o) {
+  const double step = static_cast<double>(o.step);
+  return {1 - o.lr * o.weight_decay, o.lr / (1 - std::pow(o.beta1, step)),
+          1 / std::sqrt(1 - std::pow(o.beta2, step))};
+}
+template <class T>
+void adamw_missed(const AdamW& options, const AdamWRest* steps, int64_t count,
+                  const MissedRow* rows, int64_t n, T* p, T* m, T* v, int64_t cols) {
+  ATTUNE_RUN(T, adamw_missed, options, steps, count, rows, n, p, m, v, cols);
 }
 
 template <class T>
@@ -245,9 +256,13 @@ void low_rank_turn(const acc_t<T>* up, int64_t n, int64_t rank, double scale, T*
 template void adamw(const AdamW&, float*, const float*, float*, float*, const uint8_t*, int64_t);
 template void adamw(const AdamW&, double*, const double*, double*, double*, const uint8_t*,
                     int64_t);
-template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*,
-                         int64_t, int64_t);
-template void adamw_rows(const AdamW&, double*, const double*, const int32_t*, double*, double*,
-                         int64_t, int64_t);
+template void adamw_rows(const AdamW&, const int64_t*, int64_t, const float*, float*, float*,
+                         float*, int64_t);
+template void adamw_rows(const AdamW&, const int64_t*, int64_t, const double*, double*, double*,
+                         double*, int64_t);
+template void adamw_missed(const AdamW&, const AdamWRest*, int64_t, const MissedRow*, int64_t,
+                           float*, float*, float*, int64_t);
+template void adamw_missed(const AdamW&, const AdamWRest*, int64_t, const MissedRow*, int64_t,
+                           double*, double*, double*, int64_t);
 
 }  // namespace attune::kernels

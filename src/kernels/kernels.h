@@ -145,8 +145,8 @@ constexpr int64_t kKeyChunk = 512;
 /// Recomputes probabilities from log_sum_exp. out may be null where no sequence has more than
 /// kKeyChunk keys: dO . O of a row is then summed as P . dP, which is the same (Dao et al. 2022,
 /// "FlashAttention", arXiv 2205.14135, equation 4). dq, dk, dv: dense rows [rows, heads *
-/// head_size] (kv_heads for k, v), overwritten. A sequence with no keys gives zeros. Where v is k (of
-/// one stride), dv may be dk: it gets the sum of both.
+/// head_size] (kv_heads for k, v), overwritten. A sequence with no keys gives zeros. Where v is k
+/// (of one stride), dv may be dk: it gets the sum of both.
 template <class T>
 void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
                         const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,
@@ -221,13 +221,28 @@ struct AdamW {
 template <class T>
 void adamw(const AdamW& options, T* p, const T* gradient, T* m, T* v, const uint8_t* mask,
            int64_t count);
-/// What stands in `place` for a row without a gradient: its moments shrink; it has had none so far,
-/// so that its moments, all zeros, are neither read nor written.
-constexpr int32_t kNoGradient = -1, kNeverAGradient = -2;
-/// The same where only some rows of p [rows, cols] have a gradient: place[r] is the row of
-/// `gradient` that is row r's, or one of the above.
+/// The same for some rows of a table p [*, cols]: rows[i] takes gradient [n, cols]'s row i.
 template <class T>
-void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* place, T* m, T* v,
-                int64_t rows, int64_t cols);
+void adamw_rows(const AdamW& options, const int64_t* rows, int64_t n, const T* gradient, T* p, T* m,
+                T* v, int64_t cols);
+/// What a step does to numbers without a gradient beside shrinking their moments:
+/// p = p keep - rate m / (sqrt(v) root + eps).
+struct AdamWRest {
+  double keep = 1, rate = 0, root = 1;
+};
+AdamWRest adamw_rest(const AdamW& options);
+/// A row and the first of the steps that it missed. Without moments, which are all zeros then and
+/// neither read nor written, it decays alone.
+struct MissedRow {
+  int64_t row = 0;
+  int32_t first = 0;
+  bool moments = true;
+};
+/// Rows of a table p [*, cols] take the steps from their first missed to the last of `count`, one
+/// after another, to the bits of adamw with gradients of zero. Of `options` the betas and eps are
+/// read. No row occurs twice.
+template <class T>
+void adamw_missed(const AdamW& options, const AdamWRest* steps, int64_t count,
+                  const MissedRow* rows, int64_t n, T* p, T* m, T* v, int64_t cols);
 
 }  // namespace attune::kernels

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "nn/transformer.h"
 #include "recipe/model_path.h"
@@ -78,9 +79,15 @@ void write_merged(Model& model, Adaptation& adaptation, const Task* task, const 
   fresh.replace();
 }
 
-void write_run_model(Session& session, const std::string& run) {
+void write_run_model(Session& session, const std::string& run) try {
   write_merged(session.model(), session.adaptation(), &session.task(),
                find_model(session.recipe().model), run + "/model");
+} catch (const Error& error) {
+  if (error.code() != ErrorCode::Unsupported) throw;
+  log_warning(
+      "there is no {}/model, since a plain checkpoint cannot hold these methods ({}). "
+      "{}/adapter has all that was trained",
+      run, error.what(), run);
 }
 
 }  // namespace attune

@@ -16,7 +16,7 @@ Json head_config(const Model& model, const Task* task);
 void write_merged(Model& model, Adaptation& adaptation, const Task* task, const std::string& base,
                   const std::string& directory,
                   const std::function<void(const std::string& folder)>& check = {});
-/// RUN/model of a full fine-tuning run.
+/// RUN/model of a full fine-tuning run; where another of its methods cannot be folded, a warning.
 void write_run_model(Session& session, const std::string& run);
 
 }  // namespace attune

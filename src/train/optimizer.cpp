@@ -23,7 +23,8 @@ AdamW::Moments& AdamW::moments(const Param& param) {
   if (param.value.grad().defined() && param.value.grad().is_sparse()) {
     moment.m = zeros_when_written(plain);
     moment.v = zeros_when_written(plain);
-    moment.reached.assign(static_cast<size_t>(plain.size(0)), false);
+    moment.rows = std::make_unique<TableRows>(
+        plain, moment.m, moment.v, std::vector<bool>(static_cast<size_t>(plain.size(0)), false));
   } else {
     moment.m = at::zeros_like(plain);
     moment.v = at::zeros_like(plain);
@@ -62,34 +63,13 @@ std::vector<bool> rows_with_moments(const Tensor& m, const Tensor& v) {
   return std::vector<bool>(first, first + any.numel());
 }
 
-/// Row gradients of a table (tensor/autograd.h).
 template <class T>
-void update_rows(const kernels::AdamW& options, const Tensor& value, const RowGradient& gradient,
-                 const Tensor& m, const Tensor& v, std::vector<bool>& reached) {
-  if (reached.empty()) reached = rows_with_moments(m, v);
-  std::vector<int32_t> places;
-  for (const bool before : reached)
-    places.push_back(before ? kernels::kNoGradient : kernels::kNeverAGradient);
-  const int64_t* row = pointer<const int64_t>(gradient.rows);
-  for (int64_t i = 0; i < gradient.rows.numel(); ++i) {
-    places[static_cast<size_t>(row[i])] = static_cast<int32_t>(i);
-    reached[static_cast<size_t>(row[i])] = true;
-  }
-  kernels::adamw_rows<T>(options, pointer<T>(value), pointer<const T>(gradient.values),
-                         places.data(), pointer<T>(m), pointer<T>(v), value.size(0), value.size(1));
-}
-
-template <class T>
-void update(const kernels::AdamW& options, const Param& param, const Tensor& m, const Tensor& v,
-            const Tensor& mask, std::vector<bool>& reached) {
-  if (param.value.grad().is_sparse() && !mask.defined()) {
-    update_rows<T>(options, param.value, row_gradient(param.value.grad()), m, v, reached);
-    return;
-  }
-  reached.clear();
+void update_all(const kernels::AdamW& options, const Param& param, const Tensor& m, const Tensor& v,
+                const Tensor& mask) {
   const Tensor gradient = dense_as(gradient_of(param.value), param.value.scalar_type());
   kernels::adamw<T>(options, pointer<T>(param.value), pointer<const T>(gradient), pointer<T>(m),
                     pointer<T>(v), pointer<const uint8_t>(mask), param.value.numel());
+  mark_changed(param.value);
 }
 
 /// All its numbers that are not zero.
@@ -102,6 +82,34 @@ Tensor numbers_of(const Param& param) {
 }
 
 }  // namespace
+
+void AdamW::update(const kernels::AdamW& options, const Param& param, const Tensor& mask,
+                   Moments& moment) {
+  if (param.value.grad().is_sparse() && !mask.defined()) {
+    if (moment.rows == nullptr)
+      moment.rows = std::make_unique<TableRows>(param.value.detach(), moment.m, moment.v,
+                                                rows_with_moments(moment.m, moment.v));
+    moment.rows->step(options, row_gradient(param.value.grad()));
+    if (!leaves_behind_) moment.rows->bring_all();
+    return;
+  }
+  if (moment.rows != nullptr) moment.rows->bring_all();
+  moment.rows.reset();
+  if (param.value.scalar_type() == at::kDouble)
+    update_all<double>(options, param, moment.m, moment.v, mask);
+  else
+    update_all<float>(options, param, moment.m, moment.v, mask);
+}
+
+void AdamW::settle() {
+  for (std::pair<const std::string, Moments>& entry : moments_)
+    if (entry.second.rows != nullptr) entry.second.rows->bring_all();
+}
+
+void AdamW::forget() {
+  settle();
+  moments_.clear();
+}
 
 void AdamW::step(std::vector<Param>& params, double lr, double gradient_scale) {
   for (Param& param : params) {
@@ -119,12 +127,7 @@ void AdamW::step(std::vector<Param>& params, double lr, double gradient_scale) {
                                                    : 0;
     options.step = ++steps;
     options.gradient_scale = gradient_scale;
-    if (param.value.scalar_type() == at::kDouble) {
-      update<double>(options, param, moment.m, moment.v, mask, moment.reached);
-    } else {
-      update<float>(options, param, moment.m, moment.v, mask, moment.reached);
-    }
-    mark_changed(param.value);
+    update(options, param, mask, moment);
   }
 }
 
@@ -159,10 +162,11 @@ void AdamW::expect(const std::vector<Param>& params, const std::vector<std::stri
 }
 
 void AdamW::compact() {
+  settle();
   for (std::pair<const std::string, Moments>& entry : moments_) {
     Moments& moment = entry.second;
     if (moment.m.dim() != 2) continue;
-    std::vector<bool> reached = rows_with_moments(moment.m, moment.v);
+    const std::vector<bool> reached = rows_with_moments(moment.m, moment.v);
     std::vector<int64_t> rows;
     for (size_t i = 0; i < reached.size(); ++i)
       if (reached[i]) rows.push_back(static_cast<int64_t>(i));
@@ -173,7 +177,7 @@ void AdamW::compact() {
       few.index_copy_(0, index, values->index_select(0, index));
       *values = few;
     }
-    moment.reached = std::move(reached);
+    moment.rows.reset();  // of the tensors before
   }
 }
 

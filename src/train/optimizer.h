@@ -1,10 +1,12 @@
 #pragma once
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/adaptation.h"
+#include "train/table_rows.h"
 
 namespace attune {
 
@@ -24,6 +26,11 @@ class AdamW {
   /// One step at rate lr; gradients are multiplied by gradient_scale (window count and clipping).
   /// Errors: Internal when a mask does not broadcast to its tensor.
   void step(std::vector<Param>& params, double lr, double gradient_scale);
+  /// From here on rows of tables without a gradient may stay behind until a forward pass reads
+  /// them (tensor/late_rows.h). Whatever else reads trained tensors or state() calls settle()
+  /// before.
+  void leave_rows_behind() { leaves_behind_ = true; }
+  void settle();
   /// Moments and step counts so far, by tensor; live tensors.
   std::vector<std::pair<std::string, Tensor>> state() const;
   /// The tensors that have moments.
@@ -35,16 +42,19 @@ class AdamW {
   /// The tensors of an earlier state() are others than those of the next.
   void compact();
   /// Drops all moments and step counts.
-  void forget() { moments_.clear(); }
+  void forget();
 
  private:
   struct Moments {
-    Tensor m, v, steps;         // steps: int64 [1], counts updates of this tensor
-    std::vector<bool> reached;  // by row of a table: had it a gradient? empty: not known
+    Tensor m, v, steps;               // steps: int64 [1], counts updates of this tensor
+    std::unique_ptr<TableRows> rows;  // while gradients come as rows
   };
   Moments& moments(const Param& param);
+  void update(const kernels::AdamW& options, const Param& param, const Tensor& mask,
+              Moments& moment);
 
   AdamWOptions options_;
+  bool leaves_behind_ = false;
   std::map<std::string, Moments> moments_;  // by Param::name
 };
 

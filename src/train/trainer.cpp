@@ -125,6 +125,7 @@ void Trainer::begin(bool resume) {
         calibration_of({parts_.model, parts_.objective, parts_.task, parts_.train,
                         parts_.class_weights, config_.batches, config_.seed, params_});
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->begin(*state_);
+  if (parts_.policies.empty()) optimizer_.leave_rows_behind();  // a policy may read any value
   if (resume) restore();
 }
 
@@ -157,6 +158,7 @@ Trainer::Result Trainer::run(bool resume) {
   const int signal = finished() || stopped_early_ ? 0 : SignalWatch::received();
   if (signal != 0 && run_.step > start_step) save_now();
   progress_.finish();
+  optimizer_.settle();
   if (signal == 0 && config_.best_metric.empty()) parts_.save_result();
   Result result{run_.metrics,
                 run_.eval_on,
@@ -328,6 +330,7 @@ void Trainer::keep(const Evaluation& found) {
 }
 
 void Trainer::evaluate_now() {
+  optimizer_.settle();
   const Evaluation found = evaluate_all(parts_.model, parts_.task, parts_.eval, parts_.eval_on,
                                         config_.eval_batch_tokens);
   for (const auto& [name, value] : found.numbers.items())
@@ -359,6 +362,7 @@ void Trainer::evaluate_now() {
 }
 
 void Trainer::save_now() {
+  optimizer_.settle();
   for (const Param& param : params_)
     if (!std::isfinite(param.value.detach().sum().item<double>()))
       fail(ErrorCode::Diverged,

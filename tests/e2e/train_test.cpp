@@ -91,6 +91,16 @@ TEST_F(Train, FullFineTuningLeavesACheckpointThatIsAModel) {
   EXPECT_EQ(of_run["accuracy"], of_model["accuracy"]);
 }
 
+TEST_F(Train, WhatNoPlainCheckpointCanHoldIsSaidAndTheRunIsWhole) {
+  const Outcome outcome = train({"methods=[full, {adapter: {}}]", "train.steps=3"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("there is no run/model"), std::string::npos) << outcome.err;
+  EXPECT_FALSE(exists("run/model"));
+  EXPECT_EQ(left_overs("run"), std::vector<std::string>());
+  const Json eval = attune_json({"eval", "run", "--data", "train.jsonl"});
+  EXPECT_EQ(eval["examples"], 240);
+}
+
 TEST_F(Train, ARunIsEvaluatedPredictedMergedAndExported) {
   ASSERT_EQ(train({}).status, 0);
   const Json metrics = attune_json({"eval", "run", "--data", "train.jsonl"});

@@ -25,7 +25,9 @@ namespace attune::kernels::avx512 {
 template void convert_values(const float*, bf16*, int64_t);
 template void convert_values(const bf16*, float*, int64_t);
 template void adamw(const AdamW&, float*, const float*, float*, float*, const uint8_t*, int64_t);
-template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*,
-                         int64_t, int64_t);
+template void adamw_rows(const AdamW&, const int64_t*, int64_t, const float*, float*, float*,
+                         float*, int64_t);
+template void adamw_missed(const AdamW&, const AdamWRest*, int64_t, const MissedRow*, int64_t,
+                           float*, float*, float*, int64_t);
 
 }  // namespace attune::kernels::avx512

@@ -57,8 +57,11 @@ template <class T>
 void adamw(const AdamW& options, T* p, const T* gradient, T* m, T* v, const uint8_t* mask,
            int64_t count);
 template <class T>
-void adamw_rows(const AdamW& options, T* p, const T* gradient, const int32_t* place, T* m, T* v,
-                int64_t rows, int64_t cols);
+void adamw_rows(const AdamW& options, const int64_t* rows, int64_t n, const T* gradient, T* p, T* m,
+                T* v, int64_t cols);
+template <class T>
+void adamw_missed(const AdamW& options, const AdamWRest* steps, int64_t count,
+                  const MissedRow* rows, int64_t n, T* p, T* m, T* v, int64_t cols);
 template <class T>
 void low_rank_pass(const T* x, const T* in, int64_t rows, int64_t k, const Columns<T>& inner,
                    const LowRankTarget<T>* targets, int count);

@@ -216,8 +216,7 @@ struct AdamWBody {
 
   void full(int64_t i) const { part(i, V::kWidth); }
   void part(int64_t i, int n) const {
-    const V g =
-        gradient == nullptr ? V::zero() : load_lanes<V>(gradient + i, n) * gradient_scale;
+    const V g = load_lanes<V>(gradient + i, n) * gradient_scale;
     const V old_p = load_lanes<V>(p + i, n), old_m = load_lanes<V>(m + i, n),
             old_v = load_lanes<V>(v + i, n);
     V new_m = V::fma(old_m, beta1, g * rest1), new_v = V::fma(old_v, beta2, g * g * rest2);
@@ -237,8 +236,7 @@ template <class T>
 AdamWBody<vec_for<T>, T> adamw_body(const AdamW& o, T* p, const T* gradient, T* m, T* v,
                                     const uint8_t* mask) {
   using V = vec_for<T>;
-  const double first = 1 - __builtin_pow(o.beta1, static_cast<double>(o.step));
-  const double second = 1 - __builtin_pow(o.beta2, static_cast<double>(o.step));
+  const AdamWRest rest = adamw_rest(o);
   return {p,
           gradient,
           m,
@@ -249,9 +247,9 @@ AdamWBody<vec_for<T>, T> adamw_body(const AdamW& o, T* p, const T* gradient, T* 
           V::set(1 - o.beta1),
           V::set(o.beta2),
           V::set(1 - o.beta2),
-          V::set(1 - o.lr * o.weight_decay),
-          V::set(o.lr / first),
-          V::set(1 / __builtin_sqrt(second)),
+          V::set(rest.keep),
+          V::set(rest.rate),
+          V::set(rest.root),
           V::set(o.eps)};
 }
 
@@ -263,37 +261,79 @@ void adamw(const AdamW& o, T* p, const T* gradient, T* m, T* v, const uint8_t* m
   for_vectors<vec_for<T>>(count, adamw_body<T>(o, p, gradient, m, v, mask));
 }
 
+template <class T>
+void adamw_rows(const AdamW& o, const int64_t* rows, int64_t n, const T* gradient, T* p, T* m, T* v,
+                int64_t cols) {
+  using V = vec_for<T>;
+  const AdamWBody<V, T> whole = adamw_body<T>(o, p, gradient, m, v, nullptr);
+  detail::share_out_each(n, detail::rows_a_piece(cols), [&](int64_t r) {
+    AdamWBody<V, T> row = whole;
+    row.p += rows[r] * cols;
+    row.m += rows[r] * cols;
+    row.v += rows[r] * cols;
+    row.gradient = gradient + r * cols;
+    int64_t i = 0;
+    for (; i + V::kWidth <= cols; i += V::kWidth) row.full(i);
+    if (i < cols) row.part(i, static_cast<int>(cols - i));
+  });
+}
+
 namespace {
 
-/// What a step does to numbers whose moments and gradients are zero.
+/// Steps without a gradient, for one row after another.
 template <class V, class T>
-void decay_row(T* p, int64_t cols, V keep) {
-  for (int64_t i = 0; i < cols; i += V::kWidth) {
-    const int n = lanes_at(i, cols, V::kWidth);
-    store_lanes(load_lanes<V>(p + i, n) * keep, p + i, n);
+struct MissedSteps {
+  const T* rests;  // keep, rate and root of each step
+  int64_t count, cols;
+  V beta1, beta2, eps;
+
+  /// The decay alone.
+  void decay(const T* first, T* p) const {
+    for (int64_t i = 0; i < cols; i += V::kWidth) {
+      const int n = lanes_at(i, cols, V::kWidth);
+      V x = load_lanes<V>(p + i, n);
+      for (const T* rest = first; rest < rests + 3 * count; rest += 3) x = x * V::set(rest[0]);
+      store_lanes(x, p + i, n);
+    }
   }
-}
+  void move(const T* first, T* p, T* m, T* v) const {
+    for (int64_t i = 0; i < cols; i += V::kWidth) {
+      const int n = lanes_at(i, cols, V::kWidth);
+      V x = load_lanes<V>(p + i, n), mean = load_lanes<V>(m + i, n),
+        square = load_lanes<V>(v + i, n);
+      for (const T* rest = first; rest < rests + 3 * count; rest += 3) {
+        mean = V::fma(mean, beta1, V::zero());
+        square = V::fma(square, beta2, V::zero());
+        x = x * V::set(rest[0]) -
+            V::set(rest[1]) * mean / V::fma(V::sqrt(square), V::set(rest[2]), eps);
+      }
+      store_lanes(x, p + i, n);
+      store_lanes(mean, m + i, n);
+      store_lanes(square, v + i, n);
+    }
+  }
+};
 
 }  // namespace
 
 template <class T>
-void adamw_rows(const AdamW& o, T* p, const T* gradient, const int32_t* place, T* m, T* v,
-                int64_t rows, int64_t cols) {
+void adamw_missed(const AdamW& o, const AdamWRest* steps, int64_t count, const MissedRow* rows,
+                  int64_t n, T* p, T* m, T* v, int64_t cols) {
   using V = vec_for<T>;
-  const AdamWBody<V, T> whole = adamw_body<T>(o, p, gradient, m, v, nullptr);
-#pragma omp parallel for schedule(static) if (rows * cols > kElementChunk)
-  for (int64_t r = 0; r < rows; ++r) {
-    AdamWBody<V, T> row = whole;
-    row.p += r * cols;
-    if (place[r] == kNeverAGradient) {
-      decay_row(row.p, cols, row.keep);
-      continue;
-    }
-    row.m += r * cols;
-    row.v += r * cols;
-    row.gradient = place[r] < 0 ? nullptr : gradient + place[r] * cols;
-    int64_t i = 0;
-    for (; i + V::kWidth <= cols; i += V::kWidth) row.full(i);
-    if (i < cols) row.part(i, static_cast<int>(cols - i));
+  T* rests = detail::scratch<T>(0, 3 * count + 1);
+  for (int64_t s = 0; s < count; ++s) {
+    rests[3 * s] = static_cast<T>(steps[s].keep);
+    rests[3 * s + 1] = static_cast<T>(steps[s].rate);
+    rests[3 * s + 2] = static_cast<T>(steps[s].root);
   }
+  const MissedSteps<V, T> missed{rests, count, cols, V::set(o.beta1), V::set(o.beta2),
+                                 V::set(o.eps)};
+  detail::share_out_each(n, detail::rows_a_piece(cols), [&](int64_t i) {
+    const T* first = rests + 3 * rows[i].first;
+    const int64_t at = rows[i].row * cols;
+    if (rows[i].moments)
+      missed.move(first, p + at, m + at, v + at);
+    else
+      missed.decay(first, p + at);
+  });
 }

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "kernels/detail/runtime.h"
 #include "tensor/autograd.h"
+#include "tensor/late_rows.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
@@ -202,6 +203,7 @@ Tensor embedding(const Tensors& tables, const Tensors& indices, at::ScalarType t
   std::vector<bool> needed, sparse;
   for (size_t i = 0; i < tables.size(); ++i) {
     check_indices(indices[i], tables[i].size(0), i);
+    bring_rows(tables[i], indices[i]);
     plain.push_back(tables[i].detach().contiguous());
     needed.push_back(wants_gradient(tables[i]));
     // Only where autograd hands it to the table itself: not every operation takes sparse ones.

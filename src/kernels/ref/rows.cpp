@@ -26,11 +26,15 @@ namespace attune::kernels::ref {
 template void convert_values(const float*, bf16*, int64_t);
 template void convert_values(const bf16*, float*, int64_t);
 template void adamw(const AdamW&, float*, const float*, float*, float*, const uint8_t*, int64_t);
-template void adamw_rows(const AdamW&, float*, const float*, const int32_t*, float*, float*,
-                         int64_t, int64_t);
+template void adamw_rows(const AdamW&, const int64_t*, int64_t, const float*, float*, float*,
+                         float*, int64_t);
+template void adamw_missed(const AdamW&, const AdamWRest*, int64_t, const MissedRow*, int64_t,
+                           float*, float*, float*, int64_t);
 template void adamw(const AdamW&, double*, const double*, double*, double*, const uint8_t*,
                     int64_t);
-template void adamw_rows(const AdamW&, double*, const double*, const int32_t*, double*, double*,
-                         int64_t, int64_t);
+template void adamw_rows(const AdamW&, const int64_t*, int64_t, const double*, double*, double*,
+                         double*, int64_t);
+template void adamw_missed(const AdamW&, const AdamWRest*, int64_t, const MissedRow*, int64_t,
+                           double*, double*, double*, int64_t);
 
 }  // namespace attune::kernels::ref

@@ -4,6 +4,7 @@
 #include "base/random.h"
 #include "kernels/ops/rowwise.h"
 #include "tensor/autograd.h"
+#include "tensor/late_rows.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 #include "train/optimizer.h"
@@ -103,6 +104,60 @@ void step_with(AdamW& optimizer, std::vector<Param>& params, uint64_t key) {
   loss(params[0].value, places(60, key), at::kFloat).backward();
   optimizer.step(params, 0.01, 0.5);
   clear_gradients(params);
+}
+
+/// Steps at changing rates, some of which need every element.
+TEST(RowGradients, RowsLeftBehindAreTheSameOnceTheyAreRead) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    std::vector<Param> late(1), prompt(1);
+    for (std::vector<Param>* params : {&late, &prompt})
+      (*params)[0].value = as_leaf(table(type).detach().clone());
+    AdamW lazy({0.9, 0.98, 1e-8, 0.1}), eager({0.9, 0.98, 1e-8, 0.1});
+    lazy.leave_rows_behind();
+    for (uint64_t step = 0; step < 14; ++step) {
+      const int64_t count = step % 5 == 3 ? kRows / 4 + 1 : 20;  // many: a dense gradient
+      double seen[2];
+      for (const bool first : {true, false}) {
+        std::vector<Param>& params = first ? late : prompt;
+        const Tensor sum = loss(params[0].value, places(count, step), type);
+        sum.backward();
+        ASSERT_EQ(params[0].value.grad().is_sparse(), count == 20);
+        (first ? lazy : eager).step(params, 0.01 / static_cast<double>(1 + step), 0.5);
+        clear_gradients(params);
+        seen[first ? 0 : 1] = sum.item<double>();
+      }
+      EXPECT_EQ(seen[0], seen[1]) << "what is read is up to date, step " << step;
+      const Tensor now = late[0].value.detach(), should = prompt[0].value.detach();
+      EXPECT_EQ(at::equal(now, should), count != 20) << "the others wait, step " << step;
+      if (step % 6 != 5) continue;
+      lazy.settle();
+      EXPECT_TRUE(at::equal(now, should)) << step;
+    }
+    lazy.settle();
+    for (size_t i = 0; i < lazy.state().size(); ++i)
+      EXPECT_TRUE(at::equal(lazy.state()[i].second, eager.state()[i].second)) << i;
+    EXPECT_TRUE(at::equal(late[0].value.detach(), prompt[0].value.detach()));
+  }
+}
+
+TEST(RowGradients, AThousandStepsBehindAreBroughtAndAnOptimizerThatGoesOwesNothing) {
+  std::vector<Param> late(1), prompt(1);
+  for (std::vector<Param>* params : {&late, &prompt})
+    (*params)[0].value = as_leaf(table(at::kFloat).detach().clone());
+  {
+    AdamW lazy({}), eager({});
+    lazy.leave_rows_behind();
+    for (uint64_t step = 0; step < 1030; ++step)
+      for (const bool first : {true, false}) {
+        std::vector<Param>& params = first ? late : prompt;
+        loss(params[0].value, places(2, step % 2), at::kFloat).backward();
+        (first ? lazy : eager).step(params, 0.01, 0.5);
+        clear_gradients(params);
+      }
+    lazy.settle();
+  }
+  EXPECT_TRUE(at::equal(late[0].value.detach(), prompt[0].value.detach()));
+  bring_rows(late[0].value);  // by nobody
 }
 
 TEST(RowGradients, MomentsThatWereSavedGoOnWithTheirRows) {
