@@ -128,20 +128,19 @@ void norm_backward(NormKind kind, const T* dy, const T* dh_extra, const T* h, co
 }
 template <class T>
 void attention_forward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                       const T* k, const T* v, T* out, acc_t<T>* log_sum_exp) {
+                       const T* k, const T* v, T* out, acc_t<T>* log_sums) {
   if constexpr (std::is_same_v<T, bf16>)
-    if (isa() == Isa::AmxBf16)
-      return amx::attention_forward(shape, bias, q, k, v, out, log_sum_exp);
-  ATTUNE_RUN(T, attention_forward, shape, bias, q, k, v, out, log_sum_exp);
+    if (isa() == Isa::AmxBf16) return amx::attention_forward(shape, bias, q, k, v, out, log_sums);
+  ATTUNE_RUN(T, attention_forward, shape, bias, q, k, v, out, log_sums);
 }
 template <class T>
 void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                        const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,
+                        const T* k, const T* v, const T* out, const acc_t<T>* log_sums,
                         const T* dout, T* dq, T* dk, T* dv) {
   if constexpr (std::is_same_v<T, bf16>)
     if (isa() == Isa::AmxBf16)
-      return amx::attention_backward(shape, bias, q, k, v, out, log_sum_exp, dout, dq, dk, dv);
-  ATTUNE_RUN(T, attention_backward, shape, bias, q, k, v, out, log_sum_exp, dout, dq, dk, dv);
+      return amx::attention_backward(shape, bias, q, k, v, out, log_sums, dout, dq, dk, dv);
+  ATTUNE_RUN(T, attention_backward, shape, bias, q, k, v, out, log_sums, dout, dq, dk, dv);
 }
 template <class T>
 void rotate(const Rotation<T>& rotation, const T* x, T* y, int64_t rows, bool back) {

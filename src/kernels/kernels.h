@@ -136,20 +136,20 @@ struct AttentionBias {
   acc_t<T>* gradient = nullptr;  // backward: added to when not null
   int64_t reach = 0;
 };
-/// out and log_sum_exp [q_rows, heads] (natural log of the sum of exp of scaled scores).
+/// out and log_sums [q_rows, heads] (log2 of the sum of exp of scaled scores).
 template <class T>
 void attention_forward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                       const T* k, const T* v, T* out, acc_t<T>* log_sum_exp);
+                       const T* k, const T* v, T* out, acc_t<T>* log_sums);
 /// Keys whose scores are alive at once; those of longer sequences are taken chunk by chunk.
 constexpr int64_t kKeyChunk = 512;
-/// Recomputes probabilities from log_sum_exp. out may be null where no sequence has more than
+/// Recomputes probabilities from log_sums. out may be null where no sequence has more than
 /// kKeyChunk keys: dO . O of a row is then summed as P . dP, which is the same (Dao et al. 2022,
 /// "FlashAttention", arXiv 2205.14135, equation 4). dq, dk, dv: dense rows [rows, heads *
 /// head_size] (kv_heads for k, v), overwritten. A sequence with no keys gives zeros. Where v is k
 /// (of one stride), dv may be dk: it gets the sum of both.
 template <class T>
 void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                        const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,
+                        const T* k, const T* v, const T* out, const acc_t<T>* log_sums,
                         const T* dout, T* dq, T* dk, T* dv);
 
 // ---- rotary positions

@@ -10,6 +10,9 @@ namespace {
 // the length.
 constexpr int64_t kQueryBlock = 64;
 
+// Exponents are in powers of two: what scales a score takes the factor of exp to exp2 with it.
+constexpr double kLog2e = 1.4426950408889634;
+
 /// Hands out aligned pieces of one buffer; without a base it only counts.
 struct Arena {
   char* base = nullptr;
@@ -187,14 +190,14 @@ struct AttentionForward {
   const T* k;
   const T* v;
   T* out;
-  A* log_sum_exp;
+  A* log_sums;
 
   struct Buffers {
     E *keys, *values, *rows, *qt, *left;
     A *st, *turned, *result, *factors, *expanded;
     uint16_t* draws;
-    // Of the block's rows: the largest score so far, the sum, what the last chunk multiplies
-    // earlier results by; in the end 1 / sum and log-sum-exp.
+    // Of the block's rows: the largest exponent so far, the sum, what the last chunk multiplies
+    // earlier results by; in the end 1 / sum and log2 of it all.
     A top[kQueryBlock], sums[kQueryBlock], by[kQueryBlock], rest[kQueryBlock];
     void layout(Arena& arena, const Extent& x, bool with_bias, bool with_drop) {
       const int64_t kp = round_up(x.keys, V::kWidth), dp = round_up(x.head_size, V::kWidth);
@@ -227,22 +230,29 @@ struct AttentionForward {
       to[w] = table[bias_slot(bias, x.keys - 1 - w - x.shift)];
   }
 
-  /// Scaled, biased, masked scores in place; returns their largest, lane by lane.
+  /// What a finished score is multiplied by to be an exponent of two: those without a bias are left
+  /// unscaled.
+  double unit() const {
+    return bias.table != nullptr || shape.scale <= 0 ? kLog2e : shape.scale * kLog2e;
+  }
+
+  /// Biased, masked scores in place; returns their largest, lane by lane.
   V finish_scores(const Extent& x, const Block& s, const Buffers& u, int64_t head,
                   int64_t c) const {
     const V scale = V::set(shape.scale), none = V::set(-__builtin_inf());
-    const bool masked = x.causal || x.window > 0;
+    const bool masked = x.causal || x.window > 0, scaled = bias.table != nullptr || shape.scale <= 0;
     V best = none;
     for (int64_t r = 0; r < s.key_count; ++r) {
       const int64_t j = s.keys.begin + r;
       A* at = u.st + r * s.padded + c;
-      V score = V::load(at) * scale;
+      V score = V::load(at);
+      if (scaled) score = score * scale;
       if (bias.table != nullptr)
         score =
             score + (x.positions != nullptr ? placed_bias<V>(bias, x, head, s.begin + c, j)
                                             : V::load(u.expanded + s.begin + c - j + x.keys - 1));
       if (masked) score = V::select(inside(V::index(), s.begin + c, x.queries_of(j)), score, none);
-      score.store(at);
+      if (scaled || masked) score.store(at);
       best = V::max(best, score);
     }
     return best;
@@ -255,20 +265,21 @@ struct AttentionForward {
   /// date, and says in `by` what earlier chunks' results are worth now.
   void softmax(const Extent& x, const Block& s, Buffers& u, int64_t head, bool first) const {
     const bool dropped = shape.drop.on();
+    const V by_unit = V::set(unit());
     for (int64_t c = 0; c < s.padded; c += V::kWidth) {
-      V best = finish_scores(x, s, u, head, c);
+      V best = finish_scores(x, s, u, head, c) * by_unit;
       if (!first) best = V::max(best, V::load(u.top + c));
-      const V top = finite(best);
+      const V top = finite(best), below = V::zero() - top;
       V sum = V::zero();
       for (int64_t r = 0; r < s.key_count; ++r) {
         A* at = u.st + r * s.padded + c;
-        V e = V::exp(V::load(at) - top);
+        V e = V::exp2(V::fma(V::load(at), by_unit, below));
         sum = sum + e;
         if (dropped) e = e * V::load(u.factors + r * s.padded + c);
         e.store(at);
       }
       if (!first) {
-        const V by = V::exp(V::load(u.top + c) - top);
+        const V by = V::exp2(V::load(u.top + c) - top);
         sum = V::fma(V::load(u.sums + c), by, sum);
         by.store(u.by + c);
       }
@@ -290,11 +301,11 @@ struct AttentionForward {
     }
   }
 
-  /// Sums to rest and log-sum-exp.
+  /// Sums to rest and log2 of the sum of exponentials.
   void finish_sums(const Block& s, Buffers& u) const {
     for (int64_t c = 0; c < s.padded; c += V::kWidth) {
       const V sum = V::load(u.sums + c);
-      (finite(V::load(u.top + c)) + V::log(sum)).store(u.sums + c);
+      V::fma(V::log(sum), V::set(kLog2e), finite(V::load(u.top + c))).store(u.sums + c);
       V::select(V::less(sum, V::set(1e-30)), V::zero(), V::set(1) / sum).store(u.rest + c);
     }
   }
@@ -306,7 +317,7 @@ struct AttentionForward {
       T* to = out + (row + i) * width + head * d;
       for (int64_t c = 0; c < d; c += V::kWidth)
         store_lanes(V::load(u.result + i * dp + c) * rest, to + c, lanes_at(c, d, V::kWidth));
-      log_sum_exp[(row + i) * shape.heads + head] = u.sums[i];
+      log_sums[(row + i) * shape.heads + head] = u.sums[i];
     }
   }
 

@@ -1,5 +1,5 @@
 // Attention backward; included after attention.inl. Scores are transposed as in the forward, so
-// that log-sum-exp and row terms are plain vectors.
+// that logarithms of sums and row terms are plain vectors.
 namespace {
 
 template <class T, class P>
@@ -13,7 +13,7 @@ struct AttentionBackward {
   const T* k;
   const T* v;
   const T* out;  // or null
-  const A* log_sum_exp;
+  const A* log_sums;
   const T* dout;
   T* dq;
   T* dk;
@@ -23,7 +23,8 @@ struct AttentionBackward {
     E *key_rows, *value_rows, *keys, *rows, *qt, *dot, *queries, *gradients, *left, *left_scores;
     A *st, *dpt, *turned, *dk, *dv, *result, *multiplier, *expanded, *bias_sums;
     uint16_t* draws;
-    A sums[kQueryBlock], terms[kQueryBlock];  // log-sum-exp and dO . O = P . dP of the block's rows
+    // Of the block's rows: -log2 of the sum of exponentials, and dO . O = P . dP.
+    A below[kQueryBlock], terms[kQueryBlock];
     /// `shared`: values are the keys.
     void layout(Arena& arena, const Extent& x, bool shared, bool with_bias, bool with_drop) {
       const int64_t kp = round_up(x.keys, V::kWidth), dp = round_up(x.head_size, V::kWidth);
@@ -83,8 +84,8 @@ struct AttentionBackward {
     P::inner_rows(gradient, width, s.rows, d, u.gradients, dp);
     clear_last_steps<P>(s.rows, dp, u.queries);
     clear_last_steps<P>(s.rows, dp, u.gradients);
-    for (int64_t i = 0; i < s.padded; ++i) u.sums[i] = u.terms[i] = 0;
-    for (int64_t i = 0; i < s.rows; ++i) u.sums[i] = log_sum_exp[(row + i) * shape.heads + s.head];
+    for (int64_t i = 0; i < s.padded; ++i) u.below[i] = u.terms[i] = 0;
+    for (int64_t i = 0; i < s.rows; ++i) u.below[i] = -log_sums[(row + i) * shape.heads + s.head];
     if (out == nullptr) return;  // probabilities() adds the terms up
     const T* value = out + row * width + s.head * d;
     for (int64_t i = 0; i < s.rows; ++i) {
@@ -110,7 +111,8 @@ struct AttentionBackward {
   /// st: scores to probabilities; dpt: what dropout leaves of their gradients. Without `out` all
   /// keys are here, and the row terms are added up.
   void probabilities(const Extent& x, const Block& s, Buffers& u) const {
-    const V scale = V::set(shape.scale);
+    const V scale = V::set(shape.scale),
+            unit = V::set(bias.table == nullptr ? shape.scale * kLog2e : kLog2e);
     const bool placed = bias.table != nullptr && x.positions != nullptr;
     for (int64_t r = 0; r < s.key_count; ++r) {
       const int64_t j = s.keys.begin + r;
@@ -121,11 +123,12 @@ struct AttentionBackward {
       for (int64_t c = 0; c < s.padded; c += V::kWidth) {
         A* at = u.st + r * s.padded + c;
         A* gradient = u.dpt + r * s.padded + c;
-        V score = V::load(at) * scale;
+        V score = V::load(at);
         if (biases != nullptr)
-          score = score +
-                  (placed ? placed_bias<V>(bias, x, s.head, s.begin + c, j) : V::load(biases + c));
-        V p = V::exp(score - V::load(u.sums + c));
+          score =
+              V::fma(score, scale,
+                     placed ? placed_bias<V>(bias, x, s.head, s.begin + c, j) : V::load(biases + c));
+        V p = V::exp2(V::fma(score, unit, V::load(u.below + c)));
         if (partial) p = V::select(inside(V::index(), s.begin + c, seen), p, V::zero());
         p.store(at);
         V dp = V::load(gradient);

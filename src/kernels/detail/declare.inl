@@ -29,10 +29,10 @@ void norm_backward(NormKind kind, const T* dy, const T* dh_extra, const T* h, co
                    int64_t cols, T* dh, T* dx, acc_t<T>* dgamma, acc_t<T>* dbeta);
 template <class T>
 void attention_forward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                       const T* k, const T* v, T* out, acc_t<T>* log_sum_exp);
+                       const T* k, const T* v, T* out, acc_t<T>* log_sums);
 template <class T>
 void attention_backward(const AttentionShape& shape, const AttentionBias<T>& bias, const T* q,
-                        const T* k, const T* v, const T* out, const acc_t<T>* log_sum_exp,
+                        const T* k, const T* v, const T* out, const acc_t<T>* log_sums,
                         const T* dout, T* dq, T* dk, T* dv);
 template <class T>
 void rotate(const Rotation<T>& rotation, const T* x, T* y, int64_t rows, bool back);

@@ -136,6 +136,7 @@ struct Vec {
   }
 
   static Vec exp(Vec x);
+  static Vec exp2(Vec x);
   static Vec tanh(Vec x);
   static Vec log(Vec x);
   /// x = mantissa * 2^exponent, mantissa in [1, 2).

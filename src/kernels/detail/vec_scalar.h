@@ -71,6 +71,7 @@ struct Lane {
   }
 
   static Lane exp(Lane x) { return {std::exp(x.v)}; }
+  static Lane exp2(Lane x) { return {std::exp2(x.v)}; }
   static Lane log(Lane x) { return {std::log(x.v)}; }
   static Lane tanh(Lane x) { return {std::tanh(x.v)}; }
   static constexpr bool kTables = false;

@@ -29,7 +29,7 @@ kernels::AttentionShape shape_of(const RowIndex& q_rows, const RowIndex& k_rows,
 }
 
 struct Saved {
-  Tensor q, k, v, log_sum_exp;
+  Tensor q, k, v, log_sums;
   Tensor out;  // undefined where all keys of a sequence are taken at once
   RowIndex q_rows, k_rows;
   AttentionArgs args;
@@ -54,7 +54,7 @@ Tensors attention_gradients(const Saved& s, const Tensors& g) {
     using A = kernels::acc_t<T>;
     kernels::attention_backward<T>(shape, bias_of<T>(s.args.bias, dbias), pointer<T>(s.q),
                                    pointer<T>(s.k), pointer<T>(s.v), pointer<T>(s.out),
-                                   pointer<A>(s.log_sum_exp), pointer<T>(dout), pointer<T>(dq),
+                                   pointer<A>(s.log_sums), pointer<T>(dout), pointer<T>(dq),
                                    pointer<T>(dk), pointer<T>(dv));
   });
   return {dq, dk, shared ? Tensor() : dv, dbias};
@@ -70,21 +70,20 @@ Tensor attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, con
   const Tensor q = q_in.detach().contiguous(), k = k_in.detach().contiguous(),
                v = shared ? k : v_in.detach().contiguous();
   Tensor out = at::empty_like(q);
-  Tensor log_sum_exp =
-      at::empty({q.size(0), args.heads}, q.options().dtype(master_of(dtype_of(q))));
+  Tensor log_sums = at::empty({q.size(0), args.heads}, q.options().dtype(master_of(dtype_of(q))));
   const kernels::AttentionShape shape = shape_of(q_rows, k_rows, args);
   dispatch(q, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     using A = kernels::acc_t<T>;
     kernels::attention_forward<T>(shape, bias_of<T>(args.bias, Tensor()), pointer<T>(q),
                                   pointer<T>(k), pointer<T>(v), pointer<T>(out),
-                                  pointer<A>(log_sum_exp));
+                                  pointer<A>(log_sums));
   });
   const bool chunked = k_rows.longest > kernels::kKeyChunk;
   Saved saved{q,
               k,
               v,
-              log_sum_exp,
+              log_sums,
               chunked ? out.detach() : Tensor(),
               q_rows,
               k_rows,

@@ -16,9 +16,10 @@ void check(const Problem& p) {
     EXPECT_LT(distance(run.out, out), allowed);
     for (size_t i = 0; i < lse.size(); ++i) {
       if (std::isinf(lse[i])) {
-        EXPECT_EQ(run.lse[i], lse[i]);
+        EXPECT_EQ(run.log_sums[i], lse[i]);
       } else {
-        ASSERT_NEAR(run.lse[i], lse[i], allowed * (1 + std::abs(lse[i])));
+        const double expected = lse[i] / std::log(2.0);
+        ASSERT_NEAR(run.log_sums[i], expected, allowed * (1 + std::abs(expected)));
       }
     }
     check_gradients(p, run, g, allowed);
@@ -126,6 +127,27 @@ TYPED_TEST(Attention, HeadsInRowsAreHeads) {
     EXPECT_LT(distance(run.out, out), allowed);
     check_gradients(in_rows, run, g, allowed);
   });
+}
+
+/// Two keys, of which one's value is 1 and the other's 0: the result is that one's probability.
+TYPED_TEST(Attention, SmallProbabilitiesHaveTheirDigits) {
+  using T = TypeParam;
+  Problem p = problem<T>({0, 1}, {0, 2}, 1, 1, 1);
+  p.scale = 1;
+  p.q = {1};
+  p.v = {0, 1};
+  for (double score = 0; score > -100; score -= 0.37) {
+    const double rounded = value_of(to_type<T>(score));
+    p.k = {0, rounded};
+    const double expected = 1 / (1 + std::exp(-rounded));
+    for_each_isa([&](const char* set) {
+      const Executed<T> run(p, {});
+      // What is below the type's normal numbers may be 0.
+      const double unit = sizeof(T) == 8 ? 1e-15 : sizeof(T) == 4 ? 6e-8 : 2e-3;
+      const double noise = expected < 2e-38 ? expected : unit * (3 - rounded) * expected;
+      ASSERT_NEAR(value_of(run.out[0]), expected, noise) << set << " " << rounded;
+    });
+  }
 }
 
 TYPED_TEST(Attention, KeysTakenInChunksGiveTheSame) {
