@@ -78,6 +78,7 @@ class Filler {
       if (!rule.bias.empty()) slot.bias = tensor(site, slot, rule, true);
     }
     check_complete();
+    know_size();
     report_.pool = model_.spec().head.pool_name;
     if (checkpoint_ != nullptr) find_unexpected();
     return std::move(report_);
@@ -101,6 +102,15 @@ class Filler {
     }
     if (found.empty()) return absent(site, slot, rule, shape, bias);
     return stored(site, slot, rule, found, shape, bias);
+  }
+
+  /// Tells the weights of a small model so.
+  void know_size() {
+    int64_t numbers = 0;
+    for (const Site& site : model_.sites())
+      if (site.weight == WeightKind::Projection && site.layer >= 0) numbers += site.in * site.out;
+    if (2 * numbers > WeightCopies::kSmallModel) return;
+    for (size_t i = 0; i < model_.slots(); ++i) model_.slot_at(i).copies.model_is_small();
   }
 
   Tensor stored(const Site& site, WeightSlot& slot, const NameRule& rule, const std::string& name,

@@ -113,7 +113,9 @@ struct AttentionBackward {
   void probabilities(const Extent& x, const Block& s, Buffers& u) const {
     const V scale = V::set(shape.scale),
             unit = V::set(bias.table == nullptr ? shape.scale * kLog2e : kLog2e);
-    const bool placed = bias.table != nullptr && x.positions != nullptr;
+    // What a store of numbers could change for all that the compiler knows is asked once.
+    const bool placed = bias.table != nullptr && x.positions != nullptr,
+               dropped = shape.drop.on(), adds = out == nullptr;
     for (int64_t r = 0; r < s.key_count; ++r) {
       const int64_t j = s.keys.begin + r;
       const Range seen = x.queries_of(j);
@@ -132,11 +134,11 @@ struct AttentionBackward {
         if (partial) p = V::select(inside(V::index(), s.begin + c, seen), p, V::zero());
         p.store(at);
         V dp = V::load(gradient);
-        if (shape.drop.on()) {
+        if (dropped) {
           dp = dp * V::load(u.multiplier + r * s.padded + c);
           dp.store(gradient);
         }
-        if (out == nullptr) V::fma(p, dp, V::load(u.terms + c)).store(u.terms + c);
+        if (adds) V::fma(p, dp, V::load(u.terms + c)).store(u.terms + c);
       }
     }
   }
@@ -144,7 +146,7 @@ struct AttentionBackward {
   /// st: probabilities to dropped ones; dpt: their gradients to those of the scores. Row padding
   /// becomes 0.
   void differentiate(const Extent& x, const Block& s, Buffers& u) const {
-    const bool placed = bias.table != nullptr && x.positions != nullptr;
+    const bool placed = bias.table != nullptr && x.positions != nullptr, dropped = shape.drop.on();
     for (int64_t r = 0; r < s.key_count; ++r) {
       const int64_t j = s.keys.begin + r;
       A* sums = bias.gradient == nullptr ? nullptr : u.bias_sums + s.begin - j + x.keys - 1;
@@ -153,7 +155,7 @@ struct AttentionBackward {
         A* gradient = u.dpt + r * s.padded + c;
         const V p = V::load(at), ds = p * (V::load(gradient) - V::load(u.terms + c));
         ds.store(gradient);
-        if (shape.drop.on()) (p * V::load(u.multiplier + r * s.padded + c)).store(at);
+        if (dropped) (p * V::load(u.multiplier + r * s.padded + c)).store(at);
         if (sums == nullptr) continue;
         if (placed) {
           add_placed(x, s, ds, c, j);

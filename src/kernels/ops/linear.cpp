@@ -73,7 +73,7 @@ const kernels::PackedMatrix& WeightCopies::forward(const Tensor& weight) {
 const kernels::PackedMatrix& WeightCopies::backward(const Tensor& weight, int64_t rows) {
   if (!backward_.packed) {
     const kernels::PackedMatrix& straight = forward(weight);
-    if (rows >= kFewRows || CountedBytes::all() + straight.bytes() > kRoom) {
+    if ((rows >= kFewRows && !small_) || CountedBytes::all() + straight.bytes() > kRoom) {
       kernels::PackedMatrix& place = shared_place(weight.size(0), weight.size(1));
       if (place.fill_transposed(straight)) return place;
     }

@@ -32,9 +32,10 @@ class CountedBytes {
 };
 
 /// Compute copies of one weight [out, in]: packed for the forward product, remade when the weight
-/// changes; the backward product's copy too once a product has few rows, as long as there is room,
-/// else it is turned out of that for each product where the instruction set can (a tenth of a LoRA
-/// step of 128 rows through BERT-base, a hundredth at 2,048). Only bf16 keeps copies; float and
+/// changes; the backward product's copy too once a product has few rows or where the model is
+/// small, as long as there is room, else it is turned out of that for each product where the
+/// instruction set can (a tenth of a LoRA step of 128 rows through BERT-base, a hundredth at
+/// 2,048). Only bf16 keeps copies; float and
 /// double multiply the weight in place. A weight that trains keeps none either: each would serve
 /// one product of a micro-batch.
 class WeightCopies {
@@ -43,6 +44,8 @@ class WeightCopies {
   static constexpr int64_t kFewRows = 1024;
   /// Bytes that all backward copies of the process may take.
   static constexpr int64_t kRoom = int64_t{256} << 20;
+  /// A model whose copies take no more is small.
+  static constexpr int64_t kSmallModel = int64_t{32} << 20;
 
   WeightCopies() = default;
   /// W^T as right operand [in, out].
@@ -51,13 +54,14 @@ class WeightCopies {
   /// weight of that shape.
   const kernels::PackedMatrix& backward(const at::Tensor& weight, int64_t rows);
   /// Frees the copies; they are made again when they are asked for.
-  void drop() { *this = WeightCopies(mapped_); }
+  void drop() { *this = WeightCopies(mapped_, small_); }
   /// The weight stands in a mapped file: once it is copied its pages may go (base/file.h).
   void weight_is_mapped(bool mapped) { mapped_ = mapped; }
   bool weight_is_mapped() const { return mapped_; }
+  void model_is_small() { small_ = true; }
 
  private:
-  explicit WeightCopies(bool mapped) : mapped_(mapped) {}
+  WeightCopies(bool mapped, bool small) : mapped_(mapped), small_(small) {}
   struct Copy {
     const void* data = nullptr;
     int64_t version = -1;
@@ -66,7 +70,7 @@ class WeightCopies {
   const kernels::PackedMatrix& refresh(Copy& copy, const at::Tensor& weight, bool transposed);
   Copy forward_, backward_;
   CountedBytes kept_;  // of backward_
-  bool mapped_ = false;
+  bool mapped_ = false, small_ = false;
 };
 
 /// What a projection multiplies by, [out, in]: a tensor in the master type, with or without packed

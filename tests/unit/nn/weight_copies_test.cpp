@@ -64,8 +64,15 @@ TEST(WeightCopies, KeepTheBackwardOneForFewRowsWhileThereIsRoom) {
     copies.drop();
     EXPECT_EQ(CountedBytes::all(), before);
   }
+  {
+    WeightCopies copies;
+    copies.model_is_small();
+    EXPECT_LE(error(copies, weight, WeightCopies::kFewRows), 1e-4);
+    EXPECT_EQ(CountedBytes::all(), before + size) << "whatever the rows";
+  }
   const CountedBytes others(WeightCopies::kRoom - before - size + 1);
   WeightCopies copies;
+  copies.model_is_small();
   EXPECT_LE(error(copies, weight, 3), 1e-4);
   if (turns(copies, weight)) {
     EXPECT_EQ(CountedBytes::all(), WeightCopies::kRoom - size + 1);
