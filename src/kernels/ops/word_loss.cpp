@@ -33,9 +33,9 @@ Tensor labelled_rows(const Tensor& labels, int64_t rows, int64_t classes) {
     if (values[i] == kUnlabelled) continue;
     if (values[i] < 0 || values[i] >= classes)
       fail(ErrorCode::BadInput,
-           "the loss of a language model: row {} has label {}, and the model has {} words; check "
+           "the loss of a language model: a label is {}, and the model has {} words; check "
            "that the tokenizer belongs to the model",
-           i, values[i], classes);
+           values[i], classes);
     index.push_back(i);
   }
   return int64_tensor(index);

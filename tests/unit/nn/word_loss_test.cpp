@@ -170,7 +170,7 @@ TEST(WordCrossEntropy, RefusesALabelOutsideTheVocabulary) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::BadInput);
     EXPECT_STREQ(error.what(),
-                 "the loss of a language model: row 2 has label 29, and the model has 29 words; "
+                 "the loss of a language model: a label is 29, and the model has 29 words; "
                  "check that the tokenizer belongs to the model");
   }
 }
