@@ -64,10 +64,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     arguments = parser.parse_args()
+    machine = run(arguments.step, "minilm", "bare", 1)
     text = ["# What a method adds to a training step", "",
             f"Made by `python3 bench/methods.py`: 16 x 128 tokens, bf16, the shortest of {arguments.steps} steps over that of the bare step",
             "(frozen weights, gradients of activations down to the first block) run just before, "
-            + (f"median of {arguments.rounds} rounds." if arguments.rounds > 1 else "one round: differences of some percent are noise."),
+            + f"median of {arguments.rounds} rounds; {machine['threads']} threads, {machine['isa']}.",
             "The head trains beside every method, and counts. Of the last block the bare step computes only what the head reads; a method that",
             "needs all rows there (loreft), or keys and values (prefix, mam, unipelt), has them computed, and that counts too. Differences of some percent are noise.", "",
             "## BERT-base, where the project sets a limit", "",

@@ -19,9 +19,11 @@ struct ThawChoice {
 struct BaseTensor {
   Site site;
   Part part = Part::Weight;
-  Tensor base;   // as loaded, never changed
-  Tensor value;  // what trains in its place
-  Tensor mask;   // uint8 of its shape, kept in checkpoints; undefined unless asked for
+  Tensor base;  // as loaded, never changed
+  // What trains in its place. Between two steps rows of a table may be behind: bring_rows
+  // (tensor/late_rows.h) before reading it.
+  Tensor value;
+  Tensor mask;  // uint8 of its shape, kept in checkpoints; undefined unless asked for
 };
 
 /// Thaws the chosen tensors, each once (tied sites hold one tensor); heads that the checkpoint

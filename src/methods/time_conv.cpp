@@ -75,14 +75,6 @@ void weight_gradient(const RowIndex& rows, int64_t before, const Tensor& x, cons
     });
 }
 
-template <class F>
-void by_type(const Tensor& x, const F& f) {
-  if (x.scalar_type() == at::kDouble)
-    f(static_cast<double*>(nullptr));
-  else
-    f(static_cast<float*>(nullptr));
-}
-
 void check_shapes(const Tensor& x, const Tensor& weight, const Tensor& bias, const RowIndex& rows) {
   const bool fits = x.dim() == 2 && weight.dim() == 2 && weight.size(0) == x.size(1) &&
                     bias.numel() == x.size(1) && rows.rows() == x.size(0) &&
@@ -102,7 +94,7 @@ Tensor depthwise_conv(const Tensor& x_in, const Tensor& weight_in, const Tensor&
   const Tensor x = x_in.detach().contiguous(), weight = weight_in.detach().t().contiguous();
   const int64_t before = rows_before(weight.size(0), causal);
   const Tensor y = bias.detach().reshape({1, -1}).repeat({x.size(0), 1});
-  by_type(x, [&](auto* tag) {
+  dispatch_master(x, [&](auto* tag) {
     forward_rows<std::remove_pointer_t<decltype(tag)>>(rows, before, x, weight, y);
   });
   const bool need_x = wants_gradient(x_in), need_weight = wants_gradient(weight_in),
@@ -111,7 +103,7 @@ Tensor depthwise_conv(const Tensor& x_in, const Tensor& weight_in, const Tensor&
     const Tensor dy = dense_as(g[0], x.scalar_type());
     const Tensor dx = need_x ? at::zeros_like(x) : Tensor(),
                  dweight = need_weight ? at::zeros_like(weight) : Tensor();
-    by_type(x, [&](auto* tag) {
+    dispatch_master(x, [&](auto* tag) {
       using T = std::remove_pointer_t<decltype(tag)>;
       if (need_x) input_gradient<T>(rows, before, dy, weight, dx);
       if (need_weight) weight_gradient<T>(rows, before, x, dy, dweight);

@@ -36,6 +36,13 @@ auto dispatch(const at::Tensor& x, F&& f) {
   return f(static_cast<kernels::bf16*>(nullptr));
 }
 
+/// The same for a tensor in a master type: float* or double*.
+template <class F>
+auto dispatch_master(const at::Tensor& x, F&& f) {
+  if (dtype_of(x) == kernels::DType::F64) return f(static_cast<double*>(nullptr));
+  return f(static_cast<float*>(nullptr));
+}
+
 template <class T>
 T* pointer(const at::Tensor& x) {
   return x.defined() ? static_cast<T*>(x.data_ptr()) : nullptr;

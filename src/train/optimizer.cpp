@@ -63,15 +63,6 @@ std::vector<bool> rows_with_moments(const Tensor& m, const Tensor& v) {
   return std::vector<bool>(first, first + any.numel());
 }
 
-template <class T>
-void update_all(const kernels::AdamW& options, const Param& param, const Tensor& m, const Tensor& v,
-                const Tensor& mask) {
-  const Tensor gradient = dense_as(gradient_of(param.value), param.value.scalar_type());
-  kernels::adamw<T>(options, pointer<T>(param.value), pointer<const T>(gradient), pointer<T>(m),
-                    pointer<T>(v), pointer<const uint8_t>(mask), param.value.numel());
-  mark_changed(param.value);
-}
-
 /// All its numbers that are not zero.
 Tensor numbers_of(const Param& param) {
   if (!param.mask.defined() && param.value.grad().is_sparse())
@@ -95,10 +86,14 @@ void AdamW::update(const kernels::AdamW& options, const Param& param, const Tens
   }
   if (moment.rows != nullptr) moment.rows->bring_all();
   moment.rows.reset();
-  if (param.value.scalar_type() == at::kDouble)
-    update_all<double>(options, param, moment.m, moment.v, mask);
-  else
-    update_all<float>(options, param, moment.m, moment.v, mask);
+  const Tensor gradient = dense_as(gradient_of(param.value), param.value.scalar_type());
+  dispatch_master(param.value, [&](auto* tag) {
+    using T = std::remove_pointer_t<decltype(tag)>;
+    kernels::adamw<T>(options, pointer<T>(param.value), pointer<const T>(gradient),
+                      pointer<T>(moment.m), pointer<T>(moment.v), pointer<const uint8_t>(mask),
+                      param.value.numel());
+  });
+  mark_changed(param.value);
 }
 
 void AdamW::settle() {
@@ -186,9 +181,10 @@ double gradient_norm(const std::vector<Param>& params) {
   for (const Param& param : params) {
     if (!learns(param)) continue;
     const Tensor numbers = numbers_of(param);
-    sum += numbers.scalar_type() == at::kDouble
-               ? kernels::sum_of_squares(pointer<double>(numbers), numbers.numel())
-               : kernels::sum_of_squares(pointer<float>(numbers), numbers.numel());
+    sum += dispatch_master(numbers, [&](auto* tag) {
+      using T = std::remove_pointer_t<decltype(tag)>;
+      return kernels::sum_of_squares(pointer<T>(numbers), numbers.numel());
+    });
   }
   return std::sqrt(sum);
 }

@@ -12,15 +12,6 @@ namespace {
 /// With so many steps behind, all rows are brought.
 constexpr size_t kMostSteps = 1024;
 
-/// f with a pointer to the type of a table in the master type.
-template <class F>
-void with_type(const Tensor& table, const F& f) {
-  if (table.scalar_type() == at::kDouble)
-    f(static_cast<double*>(nullptr));
-  else
-    f(static_cast<float*>(nullptr));
-}
-
 }  // namespace
 
 TableRows::TableRows(Tensor value, Tensor m, Tensor v, std::vector<bool> reached)
@@ -44,7 +35,7 @@ void TableRows::miss(int64_t row) {
 
 void TableRows::bring_missed() {
   if (missed_.empty()) return;
-  with_type(value_, [&](auto* tag) {
+  dispatch_master(value_, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     kernels::adamw_missed<T>(options_, steps_.data(), static_cast<int64_t>(steps_.size()),
                              missed_.data(), static_cast<int64_t>(missed_.size()),
@@ -74,7 +65,7 @@ void TableRows::step(const kernels::AdamW& options, const RowGradient& gradient)
   for (int64_t i = 0; i < count; ++i) miss(rows[i]);
   bring_missed();
   options_ = options;
-  with_type(value_, [&](auto* tag) {
+  dispatch_master(value_, [&](auto* tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     kernels::adamw_rows<T>(options, rows, count, pointer<const T>(gradient.values),
                            pointer<T>(value_), pointer<T>(m_), pointer<T>(v_), value_.size(1));

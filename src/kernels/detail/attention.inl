@@ -230,29 +230,28 @@ struct AttentionForward {
       to[w] = table[bias_slot(bias, x.keys - 1 - w - x.shift)];
   }
 
-  /// What a finished score is multiplied by to be an exponent of two: those without a bias are left
-  /// unscaled.
-  double unit() const {
-    return bias.table != nullptr || shape.scale <= 0 ? kLog2e : shape.scale * kLog2e;
-  }
+  /// Are finished scores scaled? Without a bias that is left to unit().
+  bool scaled() const { return bias.table != nullptr || shape.scale <= 0; }
+  /// What a finished score is multiplied by to be an exponent of two.
+  double unit() const { return scaled() ? kLog2e : shape.scale * kLog2e; }
 
   /// Biased, masked scores in place; returns their largest, lane by lane.
   V finish_scores(const Extent& x, const Block& s, const Buffers& u, int64_t head,
                   int64_t c) const {
     const V scale = V::set(shape.scale), none = V::set(-__builtin_inf());
-    const bool masked = x.causal || x.window > 0, scaled = bias.table != nullptr || shape.scale <= 0;
+    const bool masked = x.causal || x.window > 0, scales = scaled();
     V best = none;
     for (int64_t r = 0; r < s.key_count; ++r) {
       const int64_t j = s.keys.begin + r;
       A* at = u.st + r * s.padded + c;
       V score = V::load(at);
-      if (scaled) score = score * scale;
+      if (scales) score = score * scale;
       if (bias.table != nullptr)
         score =
             score + (x.positions != nullptr ? placed_bias<V>(bias, x, head, s.begin + c, j)
                                             : V::load(u.expanded + s.begin + c - j + x.keys - 1));
       if (masked) score = V::select(inside(V::index(), s.begin + c, x.queries_of(j)), score, none);
-      if (scaled || masked) score.store(at);
+      if (scales || masked) score.store(at);
       best = V::max(best, score);
     }
     return best;
