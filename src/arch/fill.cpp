@@ -118,7 +118,8 @@ class Filler {
     const Tensor value = checkpoint_->tensor(name);
     const bool shaped = !bias && !rule.shape.empty();
     const std::vector<int64_t> expected = shaped ? rule.shape : shape;
-    if (value.sizes().vec() == expected) {
+    const bool others = site.name == "head.proj" && model_.spec().head.anew;
+    if (value.sizes().vec() == expected && !others) {
       (bias ? slot.bias_name : slot.weight_name) = name;
       const Tensor values = shaped ? value.reshape(shape) : value;
       if (!bias && stays_half(site, values)) {
@@ -128,8 +129,10 @@ class Filler {
       return converted(values, name);
     }
     if (site.name == "head.proj") {
-      report_.fresh.push_back(format("{} (the checkpoint's has shape {}, this task needs {})", name,
-                                     shape_text(value.sizes().vec()), shape_text(shape)));
+      report_.fresh.push_back(
+          others ? format("{} (the checkpoint's is for other labels)", name)
+                 : format("{} (the checkpoint's has shape {}, this task needs {})", name,
+                          shape_text(value.sizes().vec()), shape_text(shape)));
       slot.fresh = true;
       return draw(site, rule, shape, bias);
     }
@@ -144,6 +147,7 @@ class Filler {
                 const std::vector<int64_t>& shape, bool bias) {
     const std::string& name = bias ? rule.bias : rule.weight;
     if (head_file_ != nullptr && head_file_->has(name) &&
+        !(site.name == "head.proj" && model_.spec().head.anew) &&
         head_file_->tensor(name).sizes().vec() == shape)
       return converted(head_file_->tensor(name), name);
     if (!starts_with(site.name, "head."))

@@ -19,6 +19,17 @@ int64_t label_count(const Json& config) {
   return 2;
 }
 
+std::vector<std::string> label_names(const Json& config) {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < label_count(config); ++i) {
+    const std::string key = std::to_string(i);
+    names.push_back(config.contains("id2label") && config["id2label"].contains(key)
+                        ? config["id2label"][key].get<std::string>()
+                        : "LABEL_" + key);
+  }
+  return names;
+}
+
 HeadRequest head_of_config(const Json& config) {
   HeadRequest head;
   const std::string name = config.contains("architectures") && config["architectures"].is_array() &&
@@ -103,6 +114,7 @@ ModelSpec spec_of(const Architecture& architecture, const Json& config, const st
                   const HeadRequest& head, const std::string& pool) {
   ModelSpec spec = architecture.spec(ConfigReader(config, path), head, pool);
   if (head.dropout >= 0) spec.head.dropout = head.dropout;
+  spec.head.anew = head.anew;
   return spec;
 }
 

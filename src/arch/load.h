@@ -51,6 +51,8 @@ std::string checkpoint_pool(const std::string& directory);
 HeadRequest head_of_config(const Json& config);
 /// num_labels, else the size of id2label, else 2.
 int64_t label_count(const Json& config);
+/// The labels of id2label in their order; "LABEL_3" where it names none.
+std::vector<std::string> label_names(const Json& config);
 
 std::string checkpoint_fingerprint(const std::string& directory);
 

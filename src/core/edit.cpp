@@ -68,6 +68,15 @@ bool by_row(const Site& site, const Edit& edit) {
   return is<Reweight>(edit);
 }
 
+bool goes_on(const Site& site, const Edit& edit) {
+  if (is<Observe>(edit) || by_row(site, edit)) return true;
+  if (const Extend* extend = std::get_if<Extend>(&edit)) return !extend->gate;
+  // All keys and values are there in every pass, and the scores of new rows with all of them.
+  const Apply* apply = std::get_if<Apply>(&edit);
+  return apply != nullptr && apply->reads.empty() &&
+         (site.kind == SiteKind::KeyValue || site.kind == SiteKind::Scores);
+}
+
 bool folds(const Site& site, const Edit& edit) {
   if (site.kind != SiteKind::Weight || !affine(edit)) return false;
   if (const LowRank* low = std::get_if<LowRank>(&edit); low != nullptr && low->gate) return false;

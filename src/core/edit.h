@@ -81,6 +81,8 @@ bool admits(const Site& site, const Edit& edit);
 /// Does what it makes of a row depend on that row alone, so that rows nobody reads may be left out
 /// before it?
 bool by_row(const Site& site, const Edit& edit);
+/// Does a row that comes behind those of a cache get what it gets in a pass over the whole text?
+bool goes_on(const Site& site, const Edit& edit);
 /// Can it be merged into the model's weights?
 bool folds(const Site& site, const Edit& edit);
 

@@ -13,6 +13,9 @@ struct HeadRequest {
   // auto | first | last | pooler | mean | max | eos; own: as the checkpoint's class does
   std::string pool = "auto";
   double dropout = -1;  // before the last projection; -1: the checkpoint's own
+  // Draw the last projection, though the checkpoint may have one of that shape: it is for other
+  // labels.
+  bool anew = false;
 };
 
 }  // namespace attune

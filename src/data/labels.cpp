@@ -39,7 +39,11 @@ LabelSet::LabelSet(std::vector<std::string> order)
 
 void LabelSet::rebuild() {
   ids_.clear();
-  for (size_t i = 0; i < names_.size(); ++i) ids_.emplace(names_[i], static_cast<int64_t>(i));
+  int64_t number = 0;
+  for (size_t i = 0; i < names_.size(); ++i) {
+    ids_.emplace(names_[i], static_cast<int64_t>(i));
+    some_whole_ = some_whole_ || whole_number(names_[i], number);
+  }
 }
 
 LabelSet::Value LabelSet::read(const Record& record, const std::string& column, const Json& value) {
@@ -81,7 +85,7 @@ void LabelSet::check_kind(const Value& value, const Record& record, const std::s
 void LabelSet::add(const Record& record, const std::string& name) {
   for (const Value& value : values_of(record, name)) {
     if (!ordered_) check_kind(value, record, name);
-    int64_t id = find(value);
+    int64_t id = find(value.text);
     if (id < 0 && ordered_)
       fail(ErrorCode::BadInput, "label \"{}\" at {} is none of the given labels; known: {}",
            value.text, record.where(), listed(names_));
@@ -116,12 +120,12 @@ void LabelSet::finish(int64_t at_least) {
   rebuild();
 }
 
-int64_t LabelSet::find(const Value& value) const {
-  const std::map<std::string, int64_t, std::less<>>::const_iterator found = ids_.find(value.text);
+int64_t LabelSet::find(std::string_view label) const {
+  const std::map<std::string, int64_t, std::less<>>::const_iterator found = ids_.find(label);
   if (found != ids_.end()) return found->second;
   int64_t number = 0;
-  if (ordered_ && whole_number(value.text, number) && number >= 0 && number < size()) return number;
-  return -1;
+  const bool id = ordered_ && !some_whole_ && whole_number(label, number);
+  return id && number >= 0 && number < size() ? number : -1;
 }
 
 void LabelSet::fail_unknown(std::string_view label, std::string_view where) const {
@@ -131,7 +135,7 @@ void LabelSet::fail_unknown(std::string_view label, std::string_view where) cons
 
 int64_t LabelSet::id(const Record& record, const std::string& name) const {
   const Value value = read(record, name, column(record, name));
-  const int64_t found = find(value);
+  const int64_t found = find(value.text);
   if (found < 0) fail_unknown(value.text, record.where());
   return found;
 }
@@ -139,7 +143,7 @@ int64_t LabelSet::id(const Record& record, const std::string& name) const {
 std::vector<int64_t> LabelSet::ids(const Record& record, const std::string& name) const {
   std::vector<int64_t> result;
   for (const Value& value : values_of(record, name)) {
-    result.push_back(find(value));
+    result.push_back(find(value.text));
     if (result.back() < 0) fail_unknown(value.text, record.where());
   }
   return result;

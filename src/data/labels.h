@@ -15,7 +15,7 @@ namespace attune {
 /// Order of ids: the given one (a checkpoint's id2label, or the recipe's list) when there is one;
 /// numeric when all labels are whole numbers; otherwise by first appearance. A label column holds
 /// text or whole numbers (true and false count as text); a list of them is several labels. With a
-/// given order, whole numbers that are none of its names are taken as ids.
+/// given order none of whose names is a whole number, those are taken as ids.
 class LabelSet {
  public:
   LabelSet() = default;
@@ -35,6 +35,9 @@ class LabelSet {
   /// Id of a name. Errors: BadInput; `where` names the place.
   int64_t id_of(std::string_view label, std::string_view where) const;
 
+  /// Id of a label, -1 when there is none.
+  int64_t find(std::string_view label) const;
+
   int64_t size() const { return static_cast<int64_t>(names_.size()); }
   const std::vector<std::string>& names() const { return names_; }
   /// Rows (or list items) seen per label during add(), by id.
@@ -49,12 +52,12 @@ class LabelSet {
   static Value read(const Record& record, const std::string& column, const Json& value);
   static std::vector<Value> values_of(const Record& record, const std::string& column);
   void check_kind(const Value& value, const Record& record, const std::string& column);
-  int64_t find(const Value& value) const;  // -1: none
   [[noreturn]] void fail_unknown(std::string_view label, std::string_view where) const;
   void rebuild();
 
   bool ordered_ = false;
   bool whole_ = true;                // all labels read as whole numbers
+  bool some_whole_ = false;          // one of the names does
   std::string number_at_, text_at_;  // first row of each kind
   std::vector<std::string> names_;
   std::vector<int64_t> counts_;

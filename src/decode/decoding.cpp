@@ -1,7 +1,11 @@
 #include "decode/decoding.h"
 
+#include <set>
+
+#include "base/text.h"
 #include "tensor/rows.h"
 #include "tensor/torch.h"
+#include "tensor/types.h"
 
 namespace attune {
 
@@ -27,11 +31,32 @@ std::vector<T> chosen(const std::vector<T>& all, const std::vector<int64_t>& whi
   return result;
 }
 
+bool goes_on(const Model& model, const Plan& plan) {
+  for (const Site& site : model.sites()) {
+    const SitePlan* at = starts_with(site.name, "enc.") ? nullptr : plan.at(site.id);
+    if (at == nullptr) continue;
+    if (!at->experts.empty()) return false;
+    for (const SitePlan::Entry& entry : at->edits)
+      if (!attune::goes_on(site, *entry.edit)) return false;
+  }
+  return true;
+}
+
+/// True when every edit that acts on these sequences lets them grow by new rows alone.
+bool goes_on(const Model& model, const Tensor& sets) {
+  const Plan& plan = model.plan();
+  if (!sets.defined()) return goes_on(model, plan);
+  const int32_t* set = pointer<const int32_t>(sets);
+  for (const int32_t one : std::set<int32_t>(set, set + sets.numel()))
+    if (one >= 0 && plan.of_set && !goes_on(model, plan.of_set(one))) return false;
+  return true;
+}
+
 }  // namespace
 
 Decoding::Decoding(Model& model, const std::vector<Ids>& prompts, int32_t start, bool cached,
                    const Tensor& sets)
-    : model_(model), sets_(sets), cached_(cached) {
+    : model_(model), sets_(sets), cached_(cached && goes_on(model, sets)) {
   encoder_ = model.find("enc.embed.tok") != nullptr;
   for (size_t i = 0; i < prompts.size(); ++i) prompts_.push_back(static_cast<int64_t>(i));
   if (encoder_) sources_ = prompts;

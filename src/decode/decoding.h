@@ -14,8 +14,10 @@ namespace attune {
 class Decoding {
  public:
   using Ids = std::vector<int32_t>;
-  /// start: an encoder-decoder's first token. cached: later steps run the new rows only; otherwise
-  /// every step runs whole texts. sets: int32 [prompts] or undefined: the adapter set of each.
+  /// start: an encoder-decoder's first token. cached: later steps run the new rows only; otherwise,
+  /// and where an edit of the decoder makes something else of a row alone than in its text (a
+  /// convolution over rows, a mean over them), every step runs whole texts. sets: int32 [prompts]
+  /// or undefined: the adapter set of each.
   Decoding(Model& model, const std::vector<Ids>& prompts, int32_t start, bool cached,
            const Tensor& sets);
 
@@ -27,6 +29,8 @@ class Decoding {
   void go_on(const std::vector<int64_t>& from, const std::vector<int32_t>& tokens);
 
   size_t size() const { return texts_.size(); }
+  /// False when every step runs whole texts.
+  bool cached() const { return cached_; }
   /// The prompt that a sequence came from.
   int64_t prompt_of(size_t sequence) const { return prompts_[sequence]; }
 

@@ -36,7 +36,7 @@ void Chrf::add(const std::string& text, const std::string& reference) {
   const Run found = characters(text), expected = characters(reference);
   for (size_t order = 0; order < kOrders; ++order) {
     const std::map<Run, int64_t> own = runs(found, order + 1), other = runs(expected, order + 1);
-    found_[order] += total(own);
+    if (!other.empty()) found_[order] += total(own);  // a text too short for runs of this length
     expected_[order] += total(other);
     for (const std::pair<const Run, int64_t>& entry : own) {
       const std::map<Run, int64_t>::const_iterator known = other.find(entry.first);

@@ -62,6 +62,16 @@ RowIndex Embedding::rows(const Stream& stream) const {
 
 Tensor Embedding::position_index(Forward& pass, const Stream& stream) const {
   const Tensor positions = pass.positions();
+  if (spec_.front == FrontEnd::Tokens && !stream.positions.defined() && positions.numel() > 0) {
+    const int64_t rows = positions.max().item<int64_t>() + 1 + spec_.position_offset;
+    if (rows > spec_.max_positions)
+      fail(ErrorCode::BadInput,
+           "a text of {} tokens and {} rows in front of it (a prompt's or a prefix's) take more "
+           "than "
+           "the {} positions of this model; lower data.max_length or the method's length",
+           stream.rows.longest, rows - spec_.position_offset - stream.rows.longest,
+           spec_.max_positions - spec_.position_offset);
+  }
   const int64_t offset = stream.positions.defined() ? 0 : spec_.position_offset;
   return offset == 0 ? positions : positions + offset;
 }

@@ -92,6 +92,7 @@ struct HeadSpec {
   int64_t pooler_size = 0;  // its width; 0: that of the rows
   kernels::Activation pooler_activation = kernels::Activation::Tanh;
   kernels::Activation transform_activation = kernels::Activation::Gelu;  // masked language model
+  bool anew = false;  // the last projection is drawn, though the checkpoint has one of that shape
   double dropout = 0;
   bool pooler_dropout = false;  // the dropout also stands before the pooler
   bool bias = true;             // of the last projection (sequence, token and span heads)

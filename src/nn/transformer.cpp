@@ -46,6 +46,26 @@ void Transformer::retie() {
   tied_storage_ = -1;
 }
 
+int64_t Transformer::longest_text() const {
+  const StackSpec& s = spec_.first();
+  if (s.front != FrontEnd::Tokens || s.positions != PositionScheme::Learned) return 0;
+  if (plan_.prepare) plan_.prepare({});  // some make their rows only then
+  int64_t prompt = 0, prefix = 0;
+  for (const Site& site : sites_) {
+    const SitePlan* at = starts_with(site.name, s.name + ".") ? plan_.at(site.id) : nullptr;
+    if (at == nullptr) continue;
+    for (const SitePlan::Entry& entry : at->edits) {
+      const Extend* extend = std::get_if<Extend>(entry.edit);
+      if (extend == nullptr || !extend->shift) continue;
+      if (extend->keys.defined()) prefix = std::max(prefix, extend->keys.size(-2));
+      // Behind the sum of the tables nothing is looked up any more.
+      if (extend->rows.defined() && site.name.ends_with("embed.rows"))
+        prompt += extend->rows.size(-2);
+    }
+  }
+  return std::max<int64_t>(0, s.max_positions - s.position_offset - prompt - prefix);
+}
+
 Tensor shifted_right(const Tensor& ids, const RowIndex& rows, int64_t start, int64_t padding) {
   const Tensor given = ids.to(at::kLong).contiguous();
   const int64_t* from = pointer<const int64_t>(given);

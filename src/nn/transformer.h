@@ -24,6 +24,9 @@ class Transformer final : public Model {
   const ModelSpec& spec() const { return spec_; }
   bool untie(int storage) override;
   void retie() override;
+  /// Tokens of the longest text that a table of positions has room for, behind the rows that the
+  /// attached edits put in front; 0: no such table.
+  int64_t longest_text() const;
   /// The output has a tensor of its own though the checkpoint's is tied.
   bool untied() const { return tied_storage_ >= 0; }
 

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "data/labels.h"
 #include "data/split.h"
 #include "exchange/peft.h"
 #include "kernels/gemm.h"
@@ -50,6 +51,7 @@ Session::Session(Recipe recipe)
   if (start_) start_->check_base(fingerprint(), recipe_.model, model_directory_);
   make_model();
   attach();
+  make_room();
   if (start_) start_->fill(*adaptation_, start_head_);
 }
 
@@ -83,8 +85,13 @@ void Session::make_task() {
   if (positions > 0 && context.max_length > positions)
     fail(ErrorCode::BadInput, "data.max_length: {} is more than the {} positions of {}",
          context.max_length, positions, recipe_.model);
+  max_length_ = context.max_length;
   task_->prepare(train_.data, context);
   if (!recipe_.init_from.empty()) take_labels(context);
+  if (start_head_)
+    new_head_ = start_->new_head();
+  else
+    meet_head(config, context);
   view_windows();
   if (recipe_.eval_share > 0) {
     std::vector<std::string> strata;
@@ -108,6 +115,25 @@ void Session::view_windows() {
   for (NamedView& set : eval_on_) set.view = DataView::of(*task_, set.view.data);
 }
 
+/// A checkpoint that answers with labels already keeps its head and their order where they take in
+/// those of the data; for others a new head is drawn, whatever the shape of the old one.
+void Session::meet_head(const Json& config, TaskContext& context) {
+  const HeadRequest own = head_of_config(config), wanted = task_->head();
+  const auto answers = [](const HeadRequest& head) {
+    return head.kind == HeadKind::Sequence || head.kind == HeadKind::Token;
+  };
+  if (!answers(own) || !answers(wanted)) return;
+  const std::vector<std::string> names = label_names(config), labels = task_->labels();
+  const bool unnamed = names.front() == "LABEL_0";
+  const LabelSet known(names);
+  new_head_ = own.kind != wanted.kind ||
+              !std::all_of(labels.begin(), labels.end(),
+                           [&](const std::string& label) { return known.find(label) >= 0; });
+  if (new_head_ || unnamed || labels.empty() || names == labels) return;
+  context.label_order = names;
+  task_->prepare(train_.data, context);
+}
+
 /// A run that starts from another keeps its labels, in its order, where they are enough.
 void Session::take_labels(TaskContext& context) {
   start_ = std::make_unique<WarmStart>(recipe_.init_from);
@@ -126,6 +152,7 @@ void Session::make_model() {
   options.head = task_->head();
   options.head.pool = recipe_.pool;
   options.head.dropout = recipe_.head_dropout;
+  options.head.anew = new_head_;
   options.seed = value_seed();
   const std::string known = loaded_.fingerprint;
   loaded_ = load_model(model_directory_, options);
@@ -163,6 +190,24 @@ void Session::attach() {
     policies_.push_back(found.make(
         Options(found.options, Node::from_json(policy.options, {policy.path, 0, 0}), policy.name)));
   }
+}
+
+/// Where positions are a table, texts leave room in it for the rows that methods put in front.
+void Session::make_room() {
+  const Transformer* model = dynamic_cast<const Transformer*>(loaded_.model.get());
+  if (model == nullptr || model->spec().first().positions != PositionScheme::Learned) return;
+  const int64_t longest = model->longest_text(), positions = model->spec().first().max_positions -
+                                                             model->spec().first().position_offset;
+  if (!task_->reads_text() || (max_length_ > 0 && max_length_ <= longest)) return;
+  if (recipe_.max_length > 0 || longest < 1)
+    fail(
+        ErrorCode::BadInput,
+        "data.max_length: {} tokens and the {} rows that the methods put in front of them are more "
+        "than the {} positions of {}; {}",
+        max_length_, positions - longest, positions, recipe_.model,
+        longest < 1 ? "give the methods fewer rows" : format("give {} at most", longest));
+  recipe_.max_length = longest;
+  make_task();
 }
 
 /// Rates by method become the optimizer's and policies beside the recipe's own, and stand in the
@@ -320,6 +365,7 @@ AdapterCard Session::card() {
   card.task = recipe_.task;
   card.task_state = task_->state();
   card.pool = loaded_.report.pool;
+  card.new_head = new_head_;
   card.seed = value_seed();
   card.storage = recipe_.storage;
   return card;

@@ -60,8 +60,10 @@ class Session {
   void make_task();
   void view_windows();
   void take_labels(TaskContext& context);
+  void meet_head(const Json& config, TaskContext& context);
   void make_model();
   void attach();
+  void make_room();
   std::vector<NamedOptions> settle_rates();
   void check_best();
   const std::string& fingerprint();
@@ -77,6 +79,8 @@ class Session {
   std::vector<NamedView> eval_on_;
   std::unique_ptr<WarmStart> start_;
   bool start_head_ = false;
+  int64_t max_length_ = 0;
+  bool new_head_ = false;  // whatever head the checkpoint has is for other labels
   Registry<Task> task_registry_;
   Registry<Tuner> method_registry_;
   std::unique_ptr<Task> task_;

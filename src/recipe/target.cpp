@@ -49,17 +49,6 @@ Strength strength_of(const std::string& text) {
   return {text.substr(0, colon), factor};
 }
 
-std::vector<std::string> labels_of_config(const Json& config) {
-  std::vector<std::string> names;
-  for (int64_t i = 0; i < label_count(config); ++i) {
-    const std::string key = std::to_string(i);
-    names.push_back(config.contains("id2label") && config["id2label"].contains(key)
-                        ? config["id2label"][key].get<std::string>()
-                        : "LABEL_" + key);
-  }
-  return names;
-}
-
 /// The task that reads a checkpoint's own head.
 std::string task_of_config(const Model& model) {
   const Json& config = model.config();
@@ -100,10 +89,13 @@ void make_task(Target& target, const TargetRequest& request) {
   context.directory = target.base_directory;
   context.max_length =
       target.task->default_length(config.value("max_position_embeddings", int64_t{0}));
+  const Transformer* model = dynamic_cast<const Transformer*>(&target.model());
+  if (const int64_t longest = model == nullptr ? 0 : model->longest_text(); longest > 0)
+    context.max_length = std::min(context.max_length, longest);
   if (!target.card.task.empty())
     context.max_length = target.card.task_state.value("max_length", context.max_length);
-  Json state = target.card.task.empty() ? Json{{"labels", labels_of_config(config)}}
-                                        : target.card.task_state;
+  Json state =
+      target.card.task.empty() ? Json{{"labels", label_names(config)}} : target.card.task_state;
   if (!context.columns.empty()) state.erase("columns");
   target.task->restore(state, context);
 }
@@ -131,6 +123,7 @@ void head_of_card(const AdapterCard& card, LoadOptions& load) {
   load.own_head = true;
   load.head = task->head();
   load.head.pool = card.pool.empty() ? "auto" : card.pool;
+  load.head.anew = card.new_head;
 }
 
 /// PEFT's classifier decides the head when the base checkpoint has none, or another.

@@ -18,6 +18,7 @@ class WarmStart {
   /// Initial values of the new run are drawn from the seed of the old one, so that what its methods
   /// make from the seed, and do not store, is the same.
   uint64_t seed() const { return card_.seed; }
+  bool new_head() const { return card_.new_head; }
   /// The old run's labels when it had the same task and they contain all of `labels`: then the head
   /// is taken over too. Otherwise empty.
   std::vector<std::string> labels_for(const std::string& task,

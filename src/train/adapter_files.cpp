@@ -156,7 +156,7 @@ void save_adapter(const Adaptation& adaptation, const std::string& set, const Ad
        Json{{"name", card.base}, {"directory", card.directory}, {"sha256", card.fingerprint}}},
       {"task", card.task},
       {"task_state", card.task_state},
-      {"head", Json{{"pool", card.pool}}},
+      {"head", Json{{"pool", card.pool}, {"new", card.new_head}}},
       {"storage", card.storage.to_json()},
       {"seed", card.seed},
       {"methods", adaptation.manifest(set)}};
@@ -182,6 +182,7 @@ AdapterCard read_adapter_card(const std::string& directory) {
     card.task = json.at("task").get<std::string>();
     card.task_state = json.at("task_state");
     card.pool = json.at("head").at("pool").get<std::string>();
+    card.new_head = json.at("head").value("new", false);
     card.seed = json.at("seed").get<uint64_t>();
     card.methods = json.at("methods");
     if (json.contains("storage")) card.storage = StorageOptions::from_json(json.at("storage"));

@@ -17,6 +17,7 @@ struct AdapterCard {
   std::string task;         // "classify", ...; empty for a bare adapter
   Json task_state = Json::object();
   std::string pool;        // of the sequence head
+  bool new_head = false;   // drawn, though the base has one of that shape, for other labels
   StorageOptions storage;  // of the base while it was trained on
   uint64_t seed = 1;
   Json methods = Json::array();

@@ -6,12 +6,13 @@
 namespace attune {
 
 double schedule_factor(const Schedule& schedule, double progress, int64_t step) {
-  const double share = schedule.warmup;
-  if (schedule.warmup_steps > 0 && step < schedule.warmup_steps)
-    return (static_cast<double>(step) + 0.5) / static_cast<double>(schedule.warmup_steps);
+  const double middle = static_cast<double>(step) + 0.5,
+               steps = static_cast<double>(schedule.warmup_steps);
+  if (schedule.warmup_steps > 0 && middle < steps) return middle / steps;
+  // The steps' share of the run, which has as many of them as the progress tells.
+  const double share = schedule.warmup_steps > 0 ? progress * steps / middle : schedule.warmup;
   if (schedule.warmup_steps == 0 && share > 0 && progress < share) return progress / share;
-  const double left = std::clamp(
-      (1 - progress) / std::max(1e-12, 1 - (schedule.warmup_steps > 0 ? 0 : share)), 0.0, 1.0);
+  const double left = std::clamp((1 - progress) / std::max(1e-12, 1 - share), 0.0, 1.0);
   switch (schedule.kind) {
     case Schedule::Kind::Linear:
       return left;

@@ -60,6 +60,14 @@ TEST(LabelSet, GivenOrderWinsAndItsNumbersAreIds) {
             "the given order of labels names one twice: a, a");
 }
 
+TEST(LabelSet, AmongNumbersAnotherNumberIsNoId) {
+  const LabelSet ratings({"1", "2", "3", "4", "5"});
+  EXPECT_EQ(ratings.id(row("1", 1), "label"), 0);
+  EXPECT_EQ(
+      label_error([&] { ratings.id(row("0", 8), "label"); }),
+      "label \"0\" at train.jsonl:8 does not occur in the training data; known: 1, 2, 3, 4, 5");
+}
+
 TEST(LabelSet, NumbersAndTextInOneColumnAreRefusedNamingBothRows) {
   const std::string expected =
       "column \"label\" is a number at train.jsonl:2 (1) and text at train.jsonl:1 (pos); expected "

@@ -80,6 +80,12 @@ TEST(Chrf, GivesThePackagesNumbers) {
   EXPECT_NEAR(chrf(cases()[1].text, cases()[1].reference), 44.59637617163659, 1e-10);
   EXPECT_NEAR(chrf(cases()[3].text, cases()[3].reference), 60.12988718979678, 1e-10);
   EXPECT_NEAR(chrf(cases()[6].text, cases()[6].reference), 84.59329201101423, 1e-10);
+  // References too short for the longest runs.
+  EXPECT_NEAR(chrf("ab c", "a"), 71.42857142857143, 1e-10);
+  Chrf two;
+  two.add("nothing", "no");
+  two.add("hello world", "hello world");
+  EXPECT_NEAR(two.score(), 97.71754636233952, 1e-10);
   EXPECT_NEAR(chrf("a b", "a b"), 100, 1e-12);
   EXPECT_EQ(chrf("", "a b"), 0);
 }

@@ -124,6 +124,26 @@ TEST_F(Sessions, WhatIsWrongWithARecipeIsNamed) {
             0u);
 }
 
+TEST_F(Sessions, TextsLeaveRoomForPromptRowsInATableOfPositions) {
+  std::string words = "{\"label\": \"good\", \"text\": \"";
+  for (int i = 0; i < 90; ++i) words += "tree ";
+  folder_.write("long.jsonl", words + "\"}\n");
+  const std::string rows = "data.eval=" + folder_.file("long.jsonl");
+  for (const std::string method :
+       {"prompt: {length: 5}", "prefix: {length: 5, shift_positions: true}"}) {
+    Session session(recipe({"methods=[{" + method + "}]", rows}));
+    EXPECT_EQ(session.recipe().max_length, 59);
+    EXPECT_NO_THROW(session.check_rows());
+    const Example longest = session.eval_view().encode(session.task(), 0, true);
+    EXPECT_EQ(longest.ids.size(), 59u);
+    EXPECT_NO_THROW(session.model().forward(session.task().collate({longest}), {}));
+    EXPECT_EQ(refused(ErrorCode::BadInput, {"methods=[{" + method + "}]", "data.max_length=60"}),
+              "data.max_length: 60 tokens and the 5 rows that the methods put in front of them are "
+              "more than the 64 positions of model; give 59 at most");
+  }
+  EXPECT_EQ(Session(recipe({"methods=[{prefix: {length: 5}}]", rows})).recipe().max_length, 0);
+}
+
 TEST_F(Sessions, StartingFromWhatIsNoRunIsNamed) {
   EXPECT_EQ(refused(ErrorCode::NotFound, {"init_from=" + folder_.file("nowhere")}),
             "init_from: there is no folder nowhere; give the directory of a run, or null to start "

@@ -31,6 +31,19 @@ TEST(Schedule, ConstantStaysAfterTheWarmUp) {
   EXPECT_DOUBLE_EQ(schedule_factor({Schedule::Kind::Constant, 0, 0}, 0, 0), 1);
 }
 
+TEST(Schedule, AfterWarmUpStepsTheFallBeginsAtThePeak) {
+  constexpr double kSteps = 1000;
+  for (const Schedule::Kind kind : {Schedule::Kind::Linear, Schedule::Kind::Cosine}) {
+    const Schedule steps{kind, 0, 100}, share{kind, 0.1, 0};
+    for (int64_t step = 100; step < 1000; step += 60) {
+      const double progress = (static_cast<double>(step) + 0.5) / kSteps;
+      EXPECT_NEAR(schedule_factor(steps, progress, step), schedule_factor(share, progress, step),
+                  1e-12);
+    }
+    EXPECT_GT(schedule_factor(steps, 100.5 / kSteps, 100), 0.999);
+  }
+}
+
 TEST(Schedule, WarmUpStepsTakeTheMiddleOfEachStep) {
   const Schedule schedule{Schedule::Kind::Constant, 0, 4};
   EXPECT_DOUBLE_EQ(schedule_factor(schedule, 0, 0), 0.125);
