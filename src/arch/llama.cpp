@@ -101,6 +101,8 @@ class Llama final : public Architecture {
     spec.init_deviation = config.number("initializer_range", 0.02);
     spec.ignored = {"*rotary_emb.inv_freq"};
     if (request.kind != HeadKind::Lm) spec.ignored.push_back("lm_head.weight");
+    spec.optional_biases = {{"attention_bias", {".self.q", ".self.k", ".self.v", ".self.o"}},
+                            {"mlp_bias", {".ffn.gate", ".ffn.up", ".ffn.down"}}};
     return spec;
   }
 

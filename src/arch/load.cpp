@@ -191,6 +191,34 @@ void copy_text_files(const std::string& from, const std::string& to) {
   }
 }
 
+namespace {
+
+/// Biases that were made where the checkpoint had none, those that come with them as zeros, and the
+/// keys of config.json that say so.
+void add_new_biases(const Transformer& model, std::map<std::string, Tensor>& tensors,
+                    Json& config) {
+  for (const auto& [key, ends] : model.spec().optional_biases) {
+    std::vector<const Site*> sites;
+    bool made = false;
+    for (const Site& site : model.sites()) {
+      if (site.kind != SiteKind::Weight || site.bias || site.copy_of >= 0) continue;
+      for (const std::string& end : ends)
+        if (ends_with(site.name, end)) sites.push_back(&site);
+    }
+    for (const Site* site : sites) made = made || model.slot(*site).bias.defined();
+    if (!made) continue;
+    config[key] = true;
+    for (const Site* site : sites) {
+      const WeightSlot& slot = model.slot(*site);
+      const std::string& weight = slot.weight_name;
+      tensors[weight.substr(0, weight.size() - std::string("weight").size()) + "bias"] =
+          slot.bias.defined() ? slot.bias : at::zeros({site->out}, slot.master);
+    }
+  }
+}
+
+}  // namespace
+
 void write_model(const Model& model, const std::string& source, const std::string& directory,
                  const Json& config) {
   std::map<std::string, Tensor> tensors;
@@ -228,6 +256,7 @@ void write_model(const Model& model, const std::string& source, const std::strin
   merged.update(config);
   if (unties) merged["tie_word_embeddings"] = false;
   if (unties && merged.contains("scale_decoder_outputs")) merged["scale_decoder_outputs"] = false;
+  if (transformer != nullptr) add_new_biases(*transformer, tensors, merged);
   save_checkpoint(directory, {tensors.begin(), tensors.end()});
   write_file_atomic(directory + "/config.json", merged.dump(2) + "\n");
   if (!source.empty()) copy_text_files(source, directory);

@@ -47,7 +47,9 @@ class Folding {
   void edit(const std::string& method, int id, const Edit& edit) {
     if (std::holds_alternative<Observe>(edit)) return;  // changes nothing
     const Site& site = model_.sites()[static_cast<size_t>(id)];
-    if (folds(site, edit) && alone(site)) {
+    const bool shift = std::holds_alternative<Shift>(edit) && site.kind == SiteKind::Weight &&
+                       model_.can_have_bias(site);
+    if ((shift || folds(site, edit)) && alone(site)) {
       Affine& map = map_of(site);
       map = fold(map, edit, site.weight);
       return;
@@ -57,7 +59,7 @@ class Folding {
         std::holds_alternative<Scale>(edit) ||
         (std::holds_alternative<Shift>(edit) && std::get<Shift>(edit).by.numel() == site.out);
     const bool fits = constant && beside.weight != nullptr && users_[beside.weight->storage] == 1 &&
-                      (beside.weight->bias || std::holds_alternative<Scale>(edit));
+                      (model_.can_have_bias(*beside.weight) || std::holds_alternative<Scale>(edit));
     if (!fits) {
       refused_.push_back(format("{} of {} at {}{}", verb_name(edit), method, site.name,
                                 why(site, beside, constant)));
@@ -80,8 +82,9 @@ class Folding {
         map.weight = map.weight * scale->out.reshape({1, -1});
       } else {
         const Tensor by = std::get<Shift>(*before_[i].second).by.reshape({1, -1});
-        map.bias = map.bias +
-                   matmul(by.to(map.weight.scalar_type()), map.weight, false, true).reshape({-1});
+        const Tensor more =
+            matmul(by.to(map.weight.scalar_type()), map.weight, false, true).reshape({-1});
+        map.bias = map.bias.defined() ? map.bias + more : more;
       }
     }
     return std::move(maps_);
@@ -115,9 +118,10 @@ class Folding {
   std::string why(const Site& site, const Neighbour& beside, bool constant) const {
     if (site.storage >= 0 && users_.at(site.storage) > 1)
       return " (a tensor that several sites share)";
-    if (constant && beside.weight != nullptr && !beside.weight->bias)
+    if (constant && beside.weight != nullptr && !model_.can_have_bias(*beside.weight))
       return format(" ({} has no bias that could hold it)", beside.weight->name);
-    if (site.kind == SiteKind::Weight && !site.bias) return " (it has no bias that could hold it)";
+    if (site.kind == SiteKind::Weight && !model_.can_have_bias(site))
+      return " (it has no bias that could hold it)";
     return "";
   }
 

@@ -84,6 +84,8 @@ class Model {
     return false;
   }
   virtual void retie() {}
+  /// Has the projection a bias, or can a checkpoint of this architecture give it one?
+  virtual bool can_have_bias(const Site& site) const { return site.bias; }
   /// Hides an expert's copy from patterns, or shows it.
   void hide(int site, bool hidden) { sites_[static_cast<size_t>(site)].hidden = hidden; }
 

@@ -123,6 +123,8 @@ struct ModelSpec {
   std::vector<std::string> prefixes;  // of the base model, present or absent in a file: "bert."
   std::vector<std::string> ignored;   // globs of known buffers and of heads this model does not use
   double init_deviation = 0.02;
+  // Biases that a key of config.json turns on, all at once: ends of their sites' names.
+  std::vector<std::pair<std::string, std::vector<std::string>>> optional_biases;
   // Encoder-decoders whose decoder's input is made from the labels or the encoder's input.
   int64_t decoder_start = -1, decoder_padding = 0;
   const StackSpec& first() const { return stacks.front(); }

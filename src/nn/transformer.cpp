@@ -46,6 +46,14 @@ void Transformer::retie() {
   tied_storage_ = -1;
 }
 
+bool Transformer::can_have_bias(const Site& site) const {
+  if (site.bias) return true;
+  for (const auto& [key, sites] : spec_.optional_biases)
+    for (const std::string& end : sites)
+      if (ends_with(site.name, end)) return true;
+  return false;
+}
+
 int64_t Transformer::longest_text() const {
   const StackSpec& s = spec_.first();
   if (s.front != FrontEnd::Tokens || s.positions != PositionScheme::Learned) return 0;
