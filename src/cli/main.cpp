@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -16,6 +17,14 @@
 namespace {
 
 using RunFunction = int (*)(const char*);
+
+/// A thread that waits for the others spins before it sleeps: some 50 microseconds instead of
+/// OpenMP's several milliseconds, in which nothing else could run on its processor. Steps on an
+/// idle machine take the same time, beside another busy process about 0.8 of it. OpenMP reads this
+/// when the engine is loaded; what the user has set stays.
+void limit_spinning() {
+  if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "3000", 0);
+}
 
 /// The engine beside this executable, or in ../lib. On failure `problem` says what was tried.
 RunFunction load_engine(std::string& problem) {
@@ -65,6 +74,7 @@ int run(int count, char** values) {
     std::fputs(answer->err.c_str(), stderr);
     return answer->status;
   }
+  limit_spinning();
   std::string problem;
   const RunFunction attune_run = load_engine(problem);
   if (attune_run == nullptr) {
