@@ -35,6 +35,10 @@ Adaptation::~Adaptation() {
   state_->hide_unused_copies();
 }
 
+const Model& Adaptation::model() const {
+  return state_->model;
+}
+
 Tuner& Adaptation::add(const std::string& set_name, const TunerSpec& spec,
                        const std::string& path) {
   const Entry<Tuner>& entry = state_->methods.at(spec.method);

@@ -60,6 +60,7 @@ class Adaptation {
   /// bit-identical.
   void remove(std::string_view set, int position = -1);
   void enable(std::string_view set, bool on);
+  const Model& model() const;
   int32_t index(std::string_view set) const;  // what Batch::sets holds
   std::vector<std::string> sets() const;
   std::vector<TunerSpec> specs(std::string_view set) const;

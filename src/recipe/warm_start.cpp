@@ -179,7 +179,7 @@ void WarmStart::fill(Adaptation& adaptation, bool with_head) const {
   check_methods(here);
   const std::vector<std::string> different = differences(card_.methods, here);
   std::map<std::string, Tensor> saved;
-  for (std::pair<std::string, Tensor>& entry : read_adapter_tensors(folder_))
+  for (std::pair<std::string, Tensor>& entry : read_adapter_tensors(folder_, adaptation.model()))
     saved.insert(std::move(entry));
   const std::vector<std::pair<std::string, Tensor>> tensors = adaptation.tensors("default");
   check_tensors(tensors, saved, with_head, different);

@@ -67,51 +67,99 @@ namespace {
 
 constexpr int64_t kLeastSparse = 1 << 16;  // elements
 
-/// Elements whose bits are not all 0.
+/// Places of the elements whose bits differ from those of `from` (undefined: from zero), int64
+/// [count]; undefined when they are more than a third.
 template <class Bits>
-int64_t count_set(const Tensor& values) {
-  const Bits* first = static_cast<const Bits*>(values.data_ptr());
-  return values.numel() - std::count(first, first + values.numel(), Bits{0});
+Tensor places_of(const Tensor& values, const Tensor& from) {
+  const int64_t count = values.numel();
+  const Bits* bits = static_cast<const Bits*>(values.data_ptr());
+  const Bits* others = from.defined() ? static_cast<const Bits*>(from.data_ptr()) : nullptr;
+  const auto differs = [&](int64_t i) { return bits[i] != (others == nullptr ? 0 : others[i]); };
+  std::vector<int64_t> places;
+  for (int64_t i = 0; i < count; ++i) {
+    if (!differs(i)) continue;
+    places.push_back(i);
+    if (static_cast<int64_t>(places.size()) > count / 3) return Tensor();
+  }
+  return int64_tensor(places);
 }
 
-/// Places of those elements, int64 [count]; undefined when they are more than a third.
-Tensor places_of(const Tensor& values) {
-  const bool wide = values.scalar_type() == at::kDouble;
-  const Tensor flat = values.contiguous().reshape({-1});
-  const int64_t set = wide ? count_set<int64_t>(flat) : count_set<int32_t>(flat);
-  if (set > values.numel() / 3) return Tensor();
-  return flat.view(wide ? at::kLong : at::kInt).ne(0).nonzero().reshape({-1});
+/// The base's tensor that one named ".../SITE/weight" or bias began from, of this type and shape;
+/// undefined where there is none of the checkpoint.
+Tensor base_of(const Model& model, const std::string& name, at::ScalarType type) {
+  const std::vector<std::string> parts = split(name, '/');
+  const Site* site = parts.size() < 3 ? nullptr : model.find(parts[parts.size() - 2]);
+  if (site == nullptr || site->kind != SiteKind::Weight || site->copy_of >= 0) return Tensor();
+  const WeightSlot& slot = model.slot(*site);
+  if (slot.fresh || slot.codes != nullptr) return Tensor();
+  const Tensor base = parts.back() == "weight" ? slot.dense()
+                      : parts.back() == "bias" ? slot.bias
+                                               : Tensor();
+  return base.defined() ? base.detach().to(type).contiguous() : base;
 }
 
-/// Tensors that are mostly zeros, as places and values.
-NamedTensors packed(const NamedTensors& tensors) {
+/// Large tensors that are mostly zeros, or mostly as in the base, as places and values.
+NamedTensors packed(const NamedTensors& tensors, const Model& model) {
   NamedTensors result;
   for (const std::pair<std::string, Tensor>& entry : tensors) {
-    const Tensor& value = entry.second;
+    const Tensor value = entry.second.detach().contiguous();
+    const bool wide = value.scalar_type() == at::kDouble;
     const bool large = value.numel() >= kLeastSparse && value.numel() <= INT32_MAX &&
-                       (value.scalar_type() == at::kFloat || value.scalar_type() == at::kDouble);
-    const Tensor places = large ? places_of(value) : Tensor();
+                       (wide || value.scalar_type() == at::kFloat);
+    const auto places_from = [&](const Tensor& from) {
+      return wide ? places_of<int64_t>(value, from) : places_of<int32_t>(value, from);
+    };
+    Tensor places = large ? places_from(Tensor()) : Tensor();
+    const bool of_zeros = places.defined();
+    if (large && !of_zeros) {
+      const Tensor base = base_of(model, entry.first, value.scalar_type());
+      if (base.defined() && base.sizes() == value.sizes()) places = places_from(base);
+    }
     if (!places.defined()) {
       result.push_back(entry);
       continue;
     }
-    result.emplace_back(entry.first + "#places", places.to(at::kInt));
-    result.emplace_back(entry.first + "#values",
-                        value.contiguous().reshape({-1}).index_select(0, places));
-    result.emplace_back(entry.first + "#shape", int64_tensor(value.sizes().vec()));
+    result.emplace_back(entry.first + (of_zeros ? "#places" : "#changed"), places.to(at::kInt));
+    result.emplace_back(entry.first + "#values", value.reshape({-1}).index_select(0, places));
+    if (of_zeros) result.emplace_back(entry.first + "#shape", int64_tensor(value.sizes().vec()));
   }
   return result;
 }
 
+struct Places {
+  Tensor places, values;
+};
+
+/// NAME#places or NAME#changed, and NAME#values.
+Places places_in(const SafetensorsFile& file, const std::string& name, const char* part) {
+  if (!file.has(name + "#values"))
+    fail(ErrorCode::Corrupt, "{}: tensor {}#values is missing beside {}{}", file.path(), name, name,
+         part);
+  return {file.tensor(name + part).to(at::kLong), file.tensor(name + "#values")};
+}
+
+bool inside(const Places& given, int64_t count) {
+  return given.places.numel() == given.values.numel() &&
+         (given.places.numel() == 0 ||
+          (given.places.min().item<int64_t>() >= 0 && given.places.max().item<int64_t>() < count));
+}
+
+/// A tensor of which the file has what differs from the base's.
+Tensor changed(const SafetensorsFile& file, const std::string& name, const Model& model) {
+  const Places given = places_in(file, name, "#changed");
+  const Tensor base = base_of(model, name, given.values.scalar_type());
+  if (!base.defined() || !inside(given, base.numel()))
+    fail(ErrorCode::Corrupt, "{}: {}#changed does not fit {}#values or the base's tensor",
+         file.path(), name, name);
+  return base.reshape({-1}).index_copy(0, given.places, given.values).reshape(base.sizes());
+}
+
 Tensor unpacked(const SafetensorsFile& file, const std::string& name) {
   const std::string path = file.path();
-  for (const char* part : {"#values", "#shape"})
-    if (!file.has(name + part))
-      fail(ErrorCode::Corrupt, "{}: tensor {}{} is missing beside {}#places", path, name, part,
-           name);
-  const Tensor places = file.tensor(name + "#places").to(at::kLong),
-               values = file.tensor(name + "#values"),
-               shape = file.tensor(name + "#shape").to(at::kLong).contiguous();
+  const Places given = places_in(file, name, "#places");
+  if (!file.has(name + "#shape"))
+    fail(ErrorCode::Corrupt, "{}: tensor {}#shape is missing beside {}#places", path, name, name);
+  const Tensor shape = file.tensor(name + "#shape").to(at::kLong).contiguous();
   int64_t count = 1;
   std::vector<int64_t> sizes;
   for (int64_t i = 0; i < shape.numel(); ++i) {
@@ -120,17 +168,17 @@ Tensor unpacked(const SafetensorsFile& file, const std::string& name) {
     if (!fits) fail(ErrorCode::Corrupt, "{}: {}#shape holds no shape", path, name);
     count *= sizes.back();
   }
-  const bool inside = places.numel() == 0 ||
-                      (places.min().item<int64_t>() >= 0 && places.max().item<int64_t>() < count);
-  if (places.numel() != values.numel() || !inside)
+  if (!inside(given, count))
     fail(ErrorCode::Corrupt, "{}: {}#places does not fit {}#values or {}#shape", path, name, name,
          name);
-  return at::zeros({count}, values.options()).index_copy_(0, places, values).reshape(sizes);
+  return at::zeros({count}, given.values.options())
+      .index_copy_(0, given.places, given.values)
+      .reshape(sizes);
 }
 
 }  // namespace
 
-NamedTensors read_adapter_tensors(const std::string& directory) {
+NamedTensors read_adapter_tensors(const std::string& directory, const Model& base) {
   const SafetensorsFile file(directory + "/attune.safetensors");
   NamedTensors tensors;
   for (const TensorInfo& info : file.tensors()) {
@@ -138,6 +186,9 @@ NamedTensors read_adapter_tensors(const std::string& directory) {
     const std::string part = mark == std::string::npos ? "" : info.name.substr(mark);
     if (part == "#places")
       tensors.emplace_back(info.name.substr(0, mark), unpacked(file, info.name.substr(0, mark)));
+    else if (part == "#changed")
+      tensors.emplace_back(info.name.substr(0, mark),
+                           changed(file, info.name.substr(0, mark), base));
     else if (part != "#values" && part != "#shape")
       tensors.emplace_back(info.name, file.tensor(info.name));
   }
@@ -148,7 +199,8 @@ void save_adapter(const Adaptation& adaptation, const std::string& set, const Ad
                   const std::string& directory,
                   const std::function<void(const std::string&)>& beside) {
   FreshDirectory fresh(directory);
-  save_safetensors(fresh.path() + "/attune.safetensors", packed(adaptation.tensors(set)));
+  save_safetensors(fresh.path() + "/attune.safetensors",
+                   packed(adaptation.tensors(set), adaptation.model()));
   const Json json{
       {"format", "attune-adapter"},
       {"version", 1},
@@ -202,7 +254,7 @@ void load_adapter(Adaptation& adaptation, const std::string& set, const std::str
          "tensors have {}...; "
          "give the model it was trained on",
          directory, card.base, card.fingerprint.substr(0, 16), base_fingerprint.substr(0, 16));
-  adaptation.restore(set, card.methods, read_adapter_tensors(directory),
+  adaptation.restore(set, card.methods, read_adapter_tensors(directory, adaptation.model()),
                      directory + "/attune.safetensors");
 }
 

@@ -24,17 +24,17 @@ struct AdapterCard {
 };
 
 /// Writes DIR/attune.json and DIR/attune.safetensors: to a new folder, synced, then exchanged for
-/// DIR. Tensors of 65,536 elements and more of which two thirds are zeros are kept as places and
-/// values (docs/formats.md). `beside` may write further files into the new folder before the
-/// exchange.
+/// DIR. Tensors of 65,536 elements and more of which two thirds are zeros, or as in the base, are
+/// kept as places and values (docs/formats.md). `beside` may write further files into the new
+/// folder before the exchange.
 void save_adapter(const Adaptation& adaptation, const std::string& set, const AdapterCard& card,
                   const std::string& directory,
                   const std::function<void(const std::string& folder)>& beside = {});
 /// Errors: NotFound, Corrupt.
 AdapterCard read_adapter_card(const std::string& directory);
-/// The tensors of DIR/attune.safetensors, those kept as places and values whole again.
-/// Errors: NotFound, Corrupt.
-NamedTensors read_adapter_tensors(const std::string& directory);
+/// The tensors of DIR/attune.safetensors, those kept as places and values whole again. `base`: the
+/// model that they were trained on. Errors: NotFound, Corrupt.
+NamedTensors read_adapter_tensors(const std::string& directory, const Model& base);
 /// Attaches the methods and copies the tensors in. Errors: BadInput when the base is another model
 /// (both fingerprints).
 void load_adapter(Adaptation& adaptation, const std::string& set, const std::string& directory,

@@ -84,9 +84,49 @@ TEST_F(AdapterFiles, ATensorThatIsMostlyZerosIsKeptAsPlacesAndValues) {
     if (info.name != table.first + "#shape")
       tensors.emplace_back(info.name, file.tensor(info.name).clone());
   save_safetensors(folder_.file("sparse/attune.safetensors"), tensors);
-  EXPECT_NE(error_text(ErrorCode::Corrupt, [&] { read_adapter_tensors(folder_.file("sparse")); })
-                .find("#shape is missing"),
-            std::string::npos);
+  EXPECT_NE(
+      error_text(ErrorCode::Corrupt, [&] { read_adapter_tensors(folder_.file("sparse"), *other); })
+          .find("#shape is missing"),
+      std::string::npos);
+}
+
+/// Of a base tensor of which a few numbers were trained the file has these alone.
+TEST_F(AdapterFiles, WhatIsMostlyTheBasesIsKeptAsWhatChanged) {
+  Json config = architectures().at("bert").make(Options())->tiny_config();
+  config["vocab_size"] = 70000;
+  write_model(*init_model(config, "tiny.json", {}), "", folder_.file("words"), Json::object());
+  const std::unique_ptr<Model> model = load_model(folder_.file("words"), {}).model,
+                               other = load_model(folder_.file("words"), {}).model;
+  Adaptation adaptation(*model, registry_, 1), loaded(*other, registry_, 1);
+  adaptation.add("default", {"full", Json::object()});
+  std::pair<std::string, at::Tensor> table;
+  for (const std::pair<std::string, at::Tensor>& entry : adaptation.tensors("default"))
+    if (entry.second.size(0) == 70000) table = entry;
+  ASSERT_TRUE(table.second.defined());
+  {
+    at::NoGradGuard no_grad;
+    table.second.select(0, 5).add_(1);
+    table.second.select(0, 69999).zero_();
+  }
+  save_adapter(adaptation, "default", card_, folder_.file("few"));
+  const SafetensorsFile file(folder_.file("few/attune.safetensors"));
+  EXPECT_FALSE(file.has(table.first));
+  EXPECT_EQ(file.tensor(table.first + "#changed").numel(), 2 * table.second.size(1));
+  load_adapter(loaded, "default", folder_.file("few"), card_.fingerprint);
+  const NamedTensors before = adaptation.tensors("default"), after = loaded.tensors("default");
+  ASSERT_EQ(before.size(), after.size());
+  for (size_t i = 0; i < before.size(); ++i)
+    EXPECT_TRUE(at::equal(before[i].second, after[i].second)) << before[i].first;
+
+  NamedTensors tensors;
+  for (const TensorInfo& info : file.tensors())
+    if (info.name != table.first + "#values")
+      tensors.emplace_back(info.name, file.tensor(info.name).clone());
+  save_safetensors(folder_.file("few/attune.safetensors"), tensors);
+  EXPECT_NE(
+      error_text(ErrorCode::Corrupt, [&] { read_adapter_tensors(folder_.file("few"), *other); })
+          .find("#values is missing"),
+      std::string::npos);
 }
 
 TEST_F(AdapterFiles, TheCardComesBackAsItWasSaved) {
