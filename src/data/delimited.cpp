@@ -238,6 +238,12 @@ class DelimitedReader : public Reader {
 
 }  // namespace
 
+std::optional<FieldCount> count_fields(std::string_view text, size_t begin, char separator) {
+  const Fields record = FieldScanner(text, separator, true).scan(begin, nullptr);
+  if (record.fault != Fault::None) return std::nullopt;
+  return FieldCount{record.count, record.next};
+}
+
 std::unique_ptr<Reader> delimited_reader(const Source& source, bool tabs, bool header) {
   return std::make_unique<DelimitedReader>(source, tabs, header);
 }

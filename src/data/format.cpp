@@ -55,7 +55,8 @@ Format json_format(std::string_view text, bool named_json) {
   return whole_object(first.text) ? Format::Jsonl : Format::JsonArray;
 }
 
-/// True when the first lines (up to 20) all have the same number of separators, at least one.
+/// True when the first lines (up to 20) all have the same number of separators, at least one: TSV
+/// whose quotes mean nothing.
 bool even_columns(std::string_view text, char separator) {
   int64_t expected = -1, lines = 0;
   for (size_t at = 0; at < text.size() && lines < 20;) {
@@ -68,6 +69,25 @@ bool even_columns(std::string_view text, char separator) {
     ++lines;
   }
   return expected > 0;
+}
+
+/// True when the first records (up to 20) all have the same number of fields, at least two, by the
+/// rules of CSV: a separator in quotes separates nothing.
+bool even_fields(std::string_view text, char separator) {
+  size_t expected = 0;
+  int64_t records = 0;
+  for (size_t at = 0; at < text.size() && records < 20;) {
+    if (const Line line = line_at(text, at); blank(line.text)) {
+      at = line.next;
+      continue;
+    }
+    const std::optional<FieldCount> record = count_fields(text, at, separator);
+    if (!record || (expected > 0 && record->fields != expected)) return false;
+    expected = record->fields;
+    at = record->next;
+    ++records;
+  }
+  return expected > 1;
 }
 
 /// True when the first line reads like names of columns: short words without end punctuation.
@@ -127,8 +147,8 @@ Format detect_format(const Source& source) {
   if (looks_like_conll(text)) return Format::Conll;
   if (named == Format::Text || first == std::string_view::npos) return Format::Text;
   if (text[first] == '{' || text[first] == '[') return json_format(text.substr(first), false);
-  if (even_columns(text, '\t')) return Format::Tsv;
-  if (even_columns(text, ',') && names_columns(text)) return Format::Csv;
+  if (even_columns(text, '\t') || even_fields(text, '\t')) return Format::Tsv;
+  if (even_fields(text, ',') && names_columns(text)) return Format::Csv;
   return Format::Text;
 }
 

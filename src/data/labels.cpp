@@ -19,6 +19,14 @@ bool whole_number(std::string_view text, int64_t& value) {
          std::to_string(value) == text;
 }
 
+/// Whether one whole number is less than another, of any length, as JSON writes them.
+bool smaller(const std::string& a, const std::string& b) {
+  const bool negative = a.front() == '-';
+  if (negative != (b.front() == '-')) return negative;
+  if (a.size() != b.size()) return (a.size() < b.size()) != negative;
+  return negative ? b < a : a < b;
+}
+
 std::string listed(const std::vector<std::string>& names) {
   constexpr size_t kShown = 20;
   const std::vector<std::string> shown(
@@ -112,7 +120,7 @@ void LabelSet::finish(int64_t at_least) {
   const std::vector<std::string> names = names_;
   const std::vector<int64_t> counts = counts_;
   std::sort(order.begin(), order.end(),
-            [&](size_t a, size_t b) { return std::stoll(names[a]) < std::stoll(names[b]); });
+            [&](size_t a, size_t b) { return smaller(names[a], names[b]); });
   for (size_t i = 0; i < order.size(); ++i) {
     names_[i] = names[order[i]];
     counts_[i] = counts[order[i]];

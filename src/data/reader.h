@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -56,6 +57,12 @@ std::unique_ptr<Reader> json_lines_reader(const Source& source);
 std::unique_ptr<Reader> json_array_reader(const Source& source);
 /// `tabs`: TSV, whose quotes may not balance.
 std::unique_ptr<Reader> delimited_reader(const Source& source, bool tabs, bool header);
+/// Fields of the record at `begin`, with RFC 4180 quoting, and where the next record starts; empty
+/// for a quote that is never closed and for text after a closing one.
+struct FieldCount {
+  size_t fields = 0, next = 0;
+};
+std::optional<FieldCount> count_fields(std::string_view text, size_t begin, char separator);
 std::unique_ptr<Reader> conll_reader(const Source& source);
 std::unique_ptr<Reader> text_reader(const Source& source);
 

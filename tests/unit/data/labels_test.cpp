@@ -92,6 +92,14 @@ TEST(LabelSet, UnseenLabelIsNamedWithItsRow) {
             "label \"x\" at recipe.yaml:4:2 does not occur in the training data; known: a, b");
 }
 
+TEST(LabelSet, WholeNumbersOfAnySizeAreInNumericOrder) {
+  LabelSet set =
+      collect({"18446744073709551615", "9223372036854775808", "-3", "20", "-20", "3", "0"});
+  set.finish();
+  EXPECT_EQ(set.names(),
+            (Names{"-20", "-3", "0", "3", "20", "9223372036854775808", "18446744073709551615"}));
+}
+
 TEST(LabelSet, OneClassIsRefusedUnlessAllowed) {
   LabelSet set = collect({"\"a\"", "\"a\""});
   EXPECT_EQ(
