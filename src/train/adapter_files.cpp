@@ -20,6 +20,11 @@ namespace attune {
 
 namespace fs = std::filesystem;
 
+std::string without_end_slash(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
 void replace_directory(const std::string& fresh, const std::string& directory) {
   sync_directory(fresh);
   if (!directory_exists(directory)) {
@@ -39,7 +44,7 @@ void replace_directory(const std::string& fresh, const std::string& directory) {
 }
 
 FreshDirectory::FreshDirectory(std::string directory)
-    : directory_(std::move(directory)), path_(directory_ + ".tmp") {
+    : directory_(without_end_slash(std::move(directory))), path_(directory_ + ".tmp") {
   std::error_code error;
   for (fs::path parent = fs::path(path_).parent_path();
        !parent.empty() && !fs::exists(parent, error); parent = parent.parent_path())

@@ -1,6 +1,7 @@
 #include "train/run_state.h"
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 
 #include "base/error.h"
@@ -17,6 +18,19 @@ namespace attune {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+/// The number in "step-000120", also as earlier versions wrote it ("step-00000120"); -1: none.
+int64_t step_of(const std::string& folder) {
+  const std::string name = fs::path(folder).filename().string(), digits = name.substr(5);
+  int64_t step = -1;
+  const std::from_chars_result read =
+      std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  return read.ec == std::errc() && read.ptr == digits.data() + digits.size() ? step : -1;
+}
+
+}  // namespace
+
 std::vector<std::string> run_checkpoints(const std::string& run) {
   std::vector<std::string> result;
   const std::string folder = run + "/checkpoints";
@@ -24,7 +38,10 @@ std::vector<std::string> run_checkpoints(const std::string& run) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder))
     if (entry.is_directory() && entry.path().filename().string().starts_with("step-"))
       result.push_back(entry.path().string());
-  std::sort(result.begin(), result.end());
+  std::sort(result.begin(), result.end(), [](const std::string& a, const std::string& b) {
+    const int64_t first = step_of(a), second = step_of(b);
+    return first != second ? first < second : a < b;
+  });
   return result;
 }
 
@@ -44,7 +61,7 @@ void remove_left_overs(const std::string& run) {
 
 void save_run_state(const std::string& run, const RunState& state, const NamedTensors& tensors,
                     int64_t keep) {
-  const std::string name = format("step-{:08}", state.step);
+  const std::string name = format("step-{:06}", state.step);
   const std::string folder = run + "/checkpoints", fresh = folder + "/.writing-" + name;
   fs::remove_all(fresh);
   fs::create_directories(fresh);
@@ -74,6 +91,7 @@ void save_run_state(const std::string& run, const RunState& state, const NamedTe
                     {"policies", state.policies},
                     {"moments", state.moments},
                     {"history", state.history},
+                    {"sources", state.sources},
                     {"sha256", sha256_file(fresh + "/state.safetensors")}};
     write_file_atomic(fresh + "/state.json", json.dump() + "\n");
     replace_directory(fresh, folder + "/" + name);
@@ -112,6 +130,7 @@ RunState parse_state(const Json& json) {
   state.policies = json.at("policies").get<std::vector<std::string>>();
   state.moments = json.at("moments").get<std::vector<std::string>>();
   state.history = json.at("history");
+  state.sources = json.value("sources", Json());
   return state;
 }
 
@@ -169,6 +188,31 @@ RunState load_run_state(const std::string& run, const TensorsOf& tensors) {
        "train "
        "{}/recipe.yaml --overwrite`",
        run, run, run);
+}
+
+namespace {
+
+/// "/eval_on/dev" -> "data of eval_on.dev"; "/model" -> "model".
+std::string source_name(const std::string& pointer) {
+  std::string name = pointer.substr(1);
+  std::replace(name.begin(), name.end(), '/', '.');
+  if (name == "model" || name == "tokenizer") return name;
+  return name == "data" ? "data of data.train" : "data of " + name;
+}
+
+}  // namespace
+
+void check_sources(const std::string& run, const Json& kept, const Json& here) {
+  if (!kept.is_object()) return;
+  const Json before = kept.flatten(), now = here.flatten();
+  for (const auto& [name, hash] : before.items()) {
+    if (hash.is_null() || !now.contains(name) || now[name] == hash) continue;
+    fail(ErrorCode::BadInput,
+         "resuming {}: the {} is not what the run was begun with (SHA-256 {}... then, {}... now), "
+         "so it would not end as it would have; put back what was there, or start again with "
+         "`attune train {}/recipe.yaml --overwrite`",
+         run, source_name(name), hash.dump().substr(1, 16), now[name].dump().substr(1, 16), run);
+  }
 }
 
 }  // namespace attune

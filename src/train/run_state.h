@@ -34,6 +34,7 @@ struct RunState {
   std::vector<std::string> policies;  // TrainingPolicy::save_state
   std::vector<std::string> moments;   // trained tensors that have optimizer moments
   Json history = Json::array();       // logged records, for trainer_state.json
+  Json sources;                       // SHA-256 of model and data, by name; older ones have none
 };
 
 /// Writes a checkpoint and deletes the oldest beyond `keep`. Errors: Io; the earlier checkpoints
@@ -46,6 +47,9 @@ using TensorsOf = std::function<NamedTensors(const RunState&)>;
 /// Damaged ones are skipped with a warning. Errors: NotFound when there is none; whatever `tensors`
 /// throws.
 RunState load_run_state(const std::string& run, const TensorsOf& tensors);
+/// Errors: BadInput when what a run is made from (RunState::sources) is not what it was; names that
+/// a checkpoint does not have are not compared.
+void check_sources(const std::string& run, const Json& kept, const Json& here);
 /// Removes what a process that was killed left half written in a run directory. The caller holds
 /// the run's lock.
 void remove_left_overs(const std::string& run);

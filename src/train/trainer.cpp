@@ -92,6 +92,7 @@ NamedTensors Trainer::state_tensors() {
 
 void Trainer::restore() {
   run_ = load_run_state(parts_.run, [this](const RunState& state) {
+    if (parts_.sources) check_sources(parts_.run, state.sources, parts_.sources());
     for (size_t i = 0; i < parts_.policies.size() && i < state.policies.size(); ++i)
       parts_.policies[i]->load_state(state.policies[i]);
     optimizer_.expect(params_, state.moments);
@@ -238,6 +239,10 @@ void Trainer::accumulate(Window& window) {
     const Tensor penalty = parts_.adaptation.penalty();
     if (penalty.defined()) sum = sum + penalty.to(at::kDouble) * loss.total.count;
     window.loss += sum.item<double>();
+    for (const std::pair<const std::string, Score>& part : loss.parts)
+      window.add_part(part.first, part.second.sum.item<double>(), part.second.count);
+    if (penalty.defined())
+      window.add_part("penalty", penalty.item<double>() * loss.total.count, loss.total.count);
     window.count += loss.total.count;
     if (!std::isfinite(window.loss)) diverged(window, "loss");
     if (sum.requires_grad()) backward(sum, parts_.model.numerics().recompute != 0);
@@ -294,13 +299,19 @@ void Trainer::report(const Window& window) {
   const double speed = static_cast<double>(window.tokens) / std::max(1e-9, window.seconds);
   if (run_.step == 1 || run_.step % std::max<int64_t>(1, config_.log_every) == 0 || finished()) {
     const double at = wall_time();
-    log(Json{{"step", run_.step},
-             {"epoch", clock().epochs},
-             {"loss", window.loss},
-             {"lr", window.lr},
-             {"grad_norm", window.norm},
-             {"tokens_per_second", speed},
-             {"peak_bytes", peak_resident_bytes()}});
+    Json record{{"step", run_.step},
+                {"epoch", clock().epochs},
+                {"loss", window.loss},
+                {"lr", window.lr},
+                {"grad_norm", window.norm},
+                {"tokens_per_second", speed},
+                {"peak_bytes", peak_resident_bytes()}};
+    for (const std::pair<const std::string, Part>& part : window.parts) {
+      const double value = part.second.sum / std::max(part.second.count, 1e-12);
+      record["loss_parts"][part.first] = value;
+      events_->scalar("train/loss_" + part.first, run_.step, value, at);
+    }
+    log(record);
     events_->scalar("train/loss", run_.step, window.loss, at);
     events_->scalar("train/learning_rate", run_.step, window.lr, at);
     events_->scalar("train/grad_norm", run_.step, window.norm, at);
@@ -375,6 +386,7 @@ void Trainer::save_now() {
     run_.policies.push_back(policy->save_state());
   run_.moments = optimizer_.tensors();
   run_.cut_rows = loader_.cut_rows();
+  if (run_.sources.is_null() && parts_.sources) run_.sources = parts_.sources();
   log_->sync();  // a checkpoint says how long the log was: it must be on the disk before
   save_run_state(parts_.run, run_, state_tensors(), config_.keep);
 }

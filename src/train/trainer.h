@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -52,6 +53,9 @@ struct TrainParts {
   std::string run;                      // the run directory
   std::function<void()> save_result;    // writes RUN/adapter from the current state
   std::vector<NamedView> eval_on = {};  // further evaluation sets
+  /// SHA-256 of what the run is made from, by name ("model", "data"; nested for several of a kind):
+  /// asked for once, kept in checkpoints, and compared when the run goes on. May be empty.
+  std::function<Json()> sources = {};
 };
 
 /// The training loop. Once, on a fresh start: begin of every policy, calibrate of every method. A
@@ -83,11 +87,19 @@ class Trainer {
   Result run(bool resume);
 
  private:
+  struct Part {
+    double sum = 0, count = 0;
+  };
   struct Window {
     std::vector<Loader::Item> items;
     double examples = 0;
     int64_t tokens = 0;
     double loss = 0, count = 0, norm = 0, lr = 0, seconds = 0;
+    std::map<std::string, Part> parts;  // of the loss, by name
+    void add_part(const std::string& name, double part_sum, double part_count) {
+      parts[name].sum += part_sum;
+      parts[name].count += part_count;
+    }
   };
   void begin(bool resume);
   void restore();

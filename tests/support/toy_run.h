@@ -118,7 +118,7 @@ class ToyRun {
   }
   /// Goes on from another run's checkpoint after `step` steps.
   Trainer::Result resume_from(const ToyRun& other, int64_t step) {
-    const std::string name = fmt::format("run/checkpoints/step-{:08}", step);
+    const std::string name = fmt::format("run/checkpoints/step-{:06}", step);
     std::filesystem::create_directories(folder.file("run/checkpoints"));
     std::filesystem::copy(other.folder.file(name), folder.file(name),
                           std::filesystem::copy_options::recursive);

@@ -109,7 +109,7 @@ TEST(Half, FrozenMatricesHaveNoOptimizerStateInTheCheckpoint) {
   ToyRun run(kFull, {{"half", Json::object()}});
   run.config.steps = 2;
   run.train();
-  const SafetensorsFile file(run.folder.file("run/checkpoints/step-00000002/state.safetensors"));
+  const SafetensorsFile file(run.folder.file("run/checkpoints/step-000002/state.safetensors"));
   int with = 0, without = 0;
   for (const Param& param : run.adaptation.trainable()) {
     const bool changed = !at::equal(param.value.detach(), run.base(param.name));

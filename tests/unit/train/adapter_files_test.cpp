@@ -200,5 +200,16 @@ TEST_F(AdapterFiles, TensorsThatDoNotFitAreNamed) {
             std::string::npos);
 }
 
+TEST(FreshDirectory, ASlashAtTheEndChangesNothing) {
+  const TempFolder folder;
+  FreshDirectory fresh(folder.file("deep/result//"));
+  EXPECT_EQ(fresh.path(), folder.file("deep/result.tmp"));
+  write_file_atomic(fresh.path() + "/file", "x");
+  fresh.replace();
+  EXPECT_EQ(read_file(folder.file("deep/result/file")), "x");
+  EXPECT_EQ(without_end_slash("/"), "/");
+  EXPECT_EQ(without_end_slash("a//"), "a");
+}
+
 }  // namespace adapter_files_test
 }  // namespace attune

@@ -25,6 +25,7 @@ RunState state_of(int64_t step) {
   state.policies = {"one", ""};
   state.moments = {"a", "b"};
   state.cut_rows = 13;
+  state.sources = Json{{"model", "ab"}, {"eval_on", Json{{"dev", "cd"}}}};
   state.eval_on = Json{{"dev", Json{{"accuracy", 0.5}}}};
   state.history = Json::array({Json{{"step", 1}, {"loss", 0.1}}});
   return state;
@@ -80,6 +81,7 @@ TEST(RunState, ComesBackAsItWasSaved) {
   EXPECT_EQ(got.cut_rows, expected.cut_rows);
   EXPECT_EQ(got.eval_on, expected.eval_on);
   EXPECT_EQ(got.history, expected.history);
+  EXPECT_EQ(got.sources, expected.sources);
 }
 
 TEST(RunState, OnlyTheNewestAreKeptInOrderOfTheirSteps) {
@@ -88,8 +90,27 @@ TEST(RunState, OnlyTheNewestAreKeptInOrderOfTheirSteps) {
     save_run_state(folder.path(), state_of(step), tensors_of(1), 2);
   const std::vector<std::string> kept = run_checkpoints(folder.path());
   ASSERT_EQ(kept.size(), 2u);
-  EXPECT_EQ(kept[0], folder.file("checkpoints/step-00000010"));
-  EXPECT_EQ(kept[1], folder.file("checkpoints/step-00000100"));
+  EXPECT_EQ(kept[0], folder.file("checkpoints/step-000010"));
+  EXPECT_EQ(kept[1], folder.file("checkpoints/step-000100"));
+}
+
+TEST(RunState, LongerNamesOfEarlierVersionsAreReadInTheOrderOfTheirNumbers) {
+  const TempFolder folder;
+  save_run_state(folder.path(), state_of(7), tensors_of(7), 9);
+  std::filesystem::rename(folder.file("checkpoints/step-000007"),
+                          folder.file("checkpoints/step-00000007"));
+  for (const int64_t step : {5, 12, 1000000})
+    save_run_state(folder.path(), state_of(step), tensors_of(step == 12 ? 12 : 5), 9);
+  std::vector<std::string> names;
+  for (const std::string& path : run_checkpoints(folder.path()))
+    names.push_back(std::filesystem::path(path).filename().string());
+  EXPECT_EQ(names, (std::vector<std::string>{"step-000005", "step-00000007", "step-000012",
+                                             "step-1000000"}));
+  std::filesystem::remove_all(folder.file("checkpoints/step-1000000"));
+  std::filesystem::remove_all(folder.file("checkpoints/step-000012"));
+  const NamedTensors tensors = tensors_of(0);
+  EXPECT_EQ(load_run_state(folder.path(), given(tensors)).step, 7);
+  EXPECT_TRUE(equal(tensors, tensors_of(7)));
 }
 
 TEST(RunState, TheSameStepMayBeSavedAgain) {
@@ -115,7 +136,7 @@ TEST(RunState, ADamagedCheckpointIsSkippedForTheOneBefore) {
     Warnings warnings;
     save_run_state(folder.path(), state_of(1), tensors_of(1), 2);
     save_run_state(folder.path(), state_of(2), tensors_of(2), 2);
-    const std::string path = folder.file("checkpoints/step-00000002/" + name);
+    const std::string path = folder.file("checkpoints/step-000002/" + name);
     if (name == "state.json") {
       write_file_atomic(path, read_file(path).substr(0, 20));
     } else {
@@ -127,7 +148,7 @@ TEST(RunState, ADamagedCheckpointIsSkippedForTheOneBefore) {
     ASSERT_EQ(warnings.texts.size(), 1u);
     EXPECT_NE(warnings.texts[0].find("skipping the damaged checkpoint"), std::string::npos)
         << warnings.texts[0];
-    EXPECT_NE(warnings.texts[0].find("step-00000002"), std::string::npos) << warnings.texts[0];
+    EXPECT_NE(warnings.texts[0].find("step-000002"), std::string::npos) << warnings.texts[0];
     const bool changed = name == "state.safetensors";
     EXPECT_EQ(
         warnings.texts[0].find("its SHA-256 is not the one in state.json") != std::string::npos,
@@ -180,7 +201,7 @@ TEST(RunState, ARecipeThatDoesNotFitIsNoDamage) {
 
 TEST(RunState, AHalfWrittenFolderIsNotACheckpoint) {
   const TempFolder folder;
-  std::filesystem::create_directories(folder.file("checkpoints/.writing-step-00000009"));
+  std::filesystem::create_directories(folder.file("checkpoints/.writing-step-000009"));
   EXPECT_TRUE(run_checkpoints(folder.path()).empty());
   const std::string text =
       error_text(ErrorCode::NotFound, [&] { load_run_state(folder.path(), given({})); });
