@@ -1,7 +1,5 @@
 #include "recipe/model_inputs.h"
 
-#include <filesystem>
-
 #include "base/error.h"
 #include "base/text.h"
 #include "data/columns.h"
@@ -9,6 +7,7 @@
 #include "kernels/ops/rowwise.h"
 #include "nn/transformer.h"
 #include "signal/image_processor.h"
+#include "tasks/record_image.h"
 #include "tensor/torch.h"
 
 namespace attune {
@@ -81,12 +80,10 @@ Stream decoder_tokens(const Target& target, const Record& record) {
 }
 
 Tensor tensor_of_file(const Record& record, const std::string& name) {
-  const std::filesystem::path given = text_of(record, "tensors");
-  const std::filesystem::path beside = std::filesystem::path(record.file).parent_path() / given;
-  const SafetensorsFile file(std::filesystem::exists(beside) ? beside.string() : given.string());
+  const SafetensorsFile file(file_of(record, "tensors"));
   if (!file.has(name))
     fail(ErrorCode::BadInput, "{}: {} holds no tensor \"{}\", which this model reads",
-         record.where(), given.string(), name);
+         record.where(), file.path(), name);
   return file.tensor(name);
 }
 
@@ -101,30 +98,43 @@ Tensor patches_of(const Record& record, const PatchSpec& spec, const Tensor& giv
   return patch_rows(pixels, spec.patch_height, spec.patch_width);
 }
 
-Stream image_of(const Target& target, const Record& record) {
+Stream patches_stream(const Target& target, const Record& record) {
   const PatchSpec& spec = spec_of(target).first().patches;
-  if (!has_column(record, "tensors"))
-    fail(ErrorCode::BadInput,
-         "{}: a line needs \"tensors\", a safetensors file that holds pixel_values",
-         record.where());
   const at::ScalarType type = target.loaded.model->numerics().master();
   Stream stream;
-  stream.values = patches_of(record, spec, tensor_of_file(record, "pixel_values").to(type));
+  if (has_column(record, "image")) {
+    const ImageProcessor processor = ImageProcessor::load(target.base_directory);
+    stream.values = processor.patches(image_of(record, "image")).to(type);
+  } else if (has_column(record, "tensors")) {
+    stream.values = patches_of(record, spec, tensor_of_file(record, "pixel_values").to(type));
+  } else {
+    fail(ErrorCode::BadInput,
+         "{}: a line needs \"image\", a PNG or JPEG file, or \"tensors\", a safetensors file that "
+         "holds pixel_values",
+         record.where());
+  }
   stream.rows = RowIndex::from_lengths({stream.values.size(0)});
   return stream;
 }
 
-/// Numbers as targets: squared error of one output, binary cross-entropy of several.
-Tensor loss_of_numbers(const Tensor& logits, const Record& record) {
+[[noreturn]] void wrong_label(const Record& record, const char* expected, const Json& found) {
+  fail(ErrorCode::BadInput, "{}: column \"labels\": expected {}, found {}", record.where(),
+       expected, describe(found));
+}
+
+/// Numbers as targets of a sequence's outputs: squared error, or binary cross-entropy.
+Tensor loss_of_numbers(const Tensor& logits, const Record& record, bool squared) {
   const Json& labels = column(record, "labels");
   std::vector<double> values;
-  for (const Json& value : labels.is_array() ? labels : Json::array({labels}))
+  for (const Json& value : labels.is_array() ? labels : Json::array({labels})) {
+    if (!value.is_number()) wrong_label(record, "a number, or one for each output", value);
     values.push_back(value.get<double>());
+  }
   const Tensor target = at::tensor(values, at::kDouble), z = logits.to(at::kDouble).reshape({-1});
   if (z.numel() != target.numel())
     fail(ErrorCode::BadInput, "{}: {} labels for {} outputs", record.where(), target.numel(),
          z.numel());
-  if (z.numel() == 1) return (z - target).square().mean();
+  if (squared) return (z - target).square().mean();
   return (z.clamp_min(0) - z * target + (-z.abs()).exp().log1p()).mean();
 }
 
@@ -144,6 +154,23 @@ Tensor loss_of_classes(const Tensor& logits, const Record& record, std::vector<i
   }
   const CrossEntropy loss = cross_entropy(logits, int64_tensor(ids), Tensor(), 0);
   return loss.sum / std::max(loss.count, 1.0);
+}
+
+enum class Problem { Regression, OneLabel, SeveralLabels };
+
+/// What a sequence head learns: as the run's task says, else config.json's problem_type, else by
+/// the number of outputs and the kind of labels.
+Problem problem_of(const Target& target, const Tensor& logits, const Json& labels) {
+  if (!target.card.task.empty() && target.task != nullptr)
+    return target.task->regression()                            ? Problem::Regression
+           : target.task->objective() == "binary_cross_entropy" ? Problem::SeveralLabels
+                                                                : Problem::OneLabel;
+  const Json problem = target.loaded.model->config().value("problem_type", Json());
+  if (problem == "regression") return Problem::Regression;
+  if (problem == "single_label_classification") return Problem::OneLabel;
+  if (problem == "multi_label_classification") return Problem::SeveralLabels;
+  if (logits.size(1) == 1) return Problem::Regression;
+  return labels.is_array() ? Problem::SeveralLabels : Problem::OneLabel;
 }
 
 /// Where a span begins and ends: the mean of two cross-entropies over the rows.
@@ -166,7 +193,7 @@ Batch input_of(const Target& target, const Record& record) {
   Batch batch;
   const StackSpec& first = spec.first();
   batch.streams[first.name] =
-      first.front == FrontEnd::Patches ? image_of(target, record) : tokens_of(target, record);
+      first.front == FrontEnd::Patches ? patches_stream(target, record) : tokens_of(target, record);
   if (spec.stacks.size() > 1)
     if (const Stream decoder = decoder_tokens(target, record); decoder.ids.defined())
       batch.streams[spec.last().name] = decoder;
@@ -179,14 +206,15 @@ Tensor loss_of(const Target& target, const Record& record, const Tensor& logits)
     return has_column(record, "start_positions") ? loss_of_span(logits, record) : Tensor();
   if (!has_column(record, "labels")) return Tensor();
   const Json& labels = column(record, "labels");
-  const bool numbers =
-      spec.head.kind == HeadKind::Sequence && (labels.is_array() || logits.size(1) == 1);
-  if (numbers) return loss_of_numbers(logits, record);
+  if (spec.head.kind == HeadKind::Sequence) {
+    const Problem problem = problem_of(target, logits, labels);
+    if (problem != Problem::OneLabel)
+      return loss_of_numbers(logits, record, problem == Problem::Regression);
+    if (!labels.is_number_integer()) wrong_label(record, "a class, a whole number", labels);
+    return loss_of_classes(logits, record, {labels.get<int64_t>()}, false);
+  }
   const bool shift = spec.head.kind == HeadKind::Lm && spec.stacks.size() == 1;
-  return loss_of_classes(logits, record,
-                         labels.is_array() ? integers_of(record, "labels")
-                                           : std::vector<int64_t>{labels.get<int64_t>()},
-                         shift);
+  return loss_of_classes(logits, record, integers_of(record, "labels"), shift);
 }
 
 }  // namespace attune

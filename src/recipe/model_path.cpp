@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "recipe/target.h"
 
 namespace attune {
 
@@ -51,12 +52,24 @@ std::string snapshot_in(const std::string& folder) {
   return newest;
 }
 
+/// The checkpoint in a directory that exists: itself, or of a run the one it wrote.
+std::string checkpoint_in(const std::string& directory) {
+  if (file_exists(directory + "/config.json")) return directory;
+  if (file_exists(directory + "/model/config.json")) return directory + "/model";
+  if (!adapter_folder(directory).empty())
+    fail(ErrorCode::BadInput,
+         "looking for the model \"{}\": it holds an adapter, not a whole checkpoint; fold it in "
+         "(attune merge {} -o DIR) and take DIR, or start from its values with init_from",
+         directory, directory);
+  return directory;
+}
+
 }  // namespace
 
 std::string find_model(const std::string& name) {
   if (name.empty())
     fail(ErrorCode::BadInput, "looking for a model: its name is empty; pass a directory or a name");
-  if (directory_exists(name)) return name;
+  if (directory_exists(name)) return checkpoint_in(name);
   std::vector<std::string> looked = {name};
   const bool relative = name.front() != '/' && name.front() != '.';
   const std::string models = environment("ATTUNE_MODELS");

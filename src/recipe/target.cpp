@@ -49,6 +49,17 @@ Strength strength_of(const std::string& text) {
   return {text.substr(0, colon), factor};
 }
 
+}  // namespace
+
+std::string adapter_directory(const std::string& text) {
+  const std::string directory = strength_of(text).directory;
+  if (adapter_folder(directory).empty() && !is_peft(directory))
+    fail(ErrorCode::NotFound, "--adapter {}: there is no adapter in {}", text, directory);
+  return directory;
+}
+
+namespace {
+
 /// The task that reads a checkpoint's own head.
 std::string task_of_config(const Model& model) {
   const Json& config = model.config();
@@ -100,9 +111,12 @@ void make_task(Target& target, const TargetRequest& request) {
   target.task->restore(state, context);
 }
 
+constexpr const char* kTokenizerFiles[] = {"tokenizer.json",  "vocab.txt",
+                                           "vocab.json",      "spiece.model",
+                                           "tokenizer.model", "sentencepiece.bpe.model"};
+
 bool has_tokenizer(const std::string& directory) {
-  for (const char* name : {"tokenizer.json", "vocab.txt", "vocab.json", "spiece.model",
-                           "tokenizer.model", "sentencepiece.bpe.model"})
+  for (const char* name : kTokenizerFiles)
     if (file_exists(directory + "/" + name)) return true;
   return false;
 }
@@ -201,7 +215,14 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
     attach_adapter(*target, set, strength.directory);
     if (strength.factor != 1) target->adaptation->scale(set, strength.factor);
   }
-  if (target->tokenizer != nullptr || reads_images(target->model())) make_task(*target, request);
+  const bool readable = target->tokenizer != nullptr || reads_images(target->model());
+  if (!readable && request.need_task)
+    fail(ErrorCode::NotFound,
+         "{} has no tokenizer, so its task cannot read text; looked for {}; put the tokenizer's "
+         "files into {}",
+         request.name, join({std::begin(kTokenizerFiles), std::end(kTokenizerFiles)}, ", "),
+         sources.directory);
+  if (readable) make_task(*target, request);
   return target;
 }
 

@@ -42,6 +42,9 @@ std::unique_ptr<Target> open_target(const TargetRequest& request);
 
 /// The folder of a run's or adapter's attune.json; "" when `name` is neither.
 std::string adapter_folder(const std::string& name);
+/// The directory of `--adapter DIR` or `DIR:0.5`. Errors: BadInput for something else after the
+/// colon; NotFound when it holds no adapter, of ours or of PEFT.
+std::string adapter_directory(const std::string& text);
 /// The checkpoint that an adapter of ours was trained on: where it was then, else found by its
 /// name. Errors: NotFound, naming both.
 std::string base_of_adapter(const AdapterCard& card, const std::string& folder);

@@ -2,8 +2,8 @@
 #include <filesystem>
 
 #include "base/error.h"
-#include "data/columns.h"
 #include "signal/image_processor.h"
+#include "tasks/record_image.h"
 #include "tasks/registry.h"
 #include "tasks/text_task.h"
 #include "tensor/torch.h"
@@ -38,14 +38,7 @@ class ImageTask final : public TextTask {
   Example encode(const Record& record, bool with_labels) const override {
     Example example;
     const std::string name = column_of(record, "image", {"image", "file", "path"});
-    try {
-      example.values = processor_.patches(read_image(place_of(record, text_of(record, name))));
-    } catch (const Error& error) {
-      // What is wrong with an image is said with the row that names it.
-      const std::string where = record.where();
-      if (std::string(error.what()).compare(0, where.size(), where) == 0) throw;
-      throw Error(error.code(), where + ": " + error.what());
-    }
+    example.values = processor_.patches(image_of(record, name));
     if (with_labels) label(record, example);
     return example;
   }
@@ -82,7 +75,7 @@ class ImageTask final : public TextTask {
   void learned() override { labels_.finish(2); }
   void check_row(const Record& record) const override {
     const std::string name = column_of(record, "image", {"image", "file", "path"});
-    if (!std::filesystem::exists(place_of(record, text_of(record, name))))
+    if (!std::filesystem::exists(file_of(record, name)))
       encode(record, false);  // says what is wrong with it
   }
   void label(const Record& record, Example& example) const override {
@@ -90,12 +83,6 @@ class ImageTask final : public TextTask {
   }
 
  private:
-  /// A name is looked for beside the file that holds it, then from here.
-  static std::string place_of(const Record& record, const std::string& name) {
-    const std::filesystem::path beside = std::filesystem::path(record.file).parent_path() / name;
-    return std::filesystem::exists(beside) ? beside.string() : name;
-  }
-
   ImageProcessor processor_;
 };
 

@@ -104,7 +104,10 @@ class Tag final : public TextTask {
   void learn(const Record& record) override { labels_.add(record, tag_column(record)); }
   void learned() override { labels_.finish(2); }
   void check_row(const Record& record) const override {
-    check_counts(record, words_of(record).size(), strings_of(record, tag_column(record)).size());
+    const std::string name = tag_column(record);
+    const Json& tags = column(record, name);  // texts or whole numbers, which learn() has read
+    const size_t count = tags.is_array() ? tags.size() : strings_of(record, name).size();
+    check_counts(record, words_of(record).size(), count);
   }
   void label(const Record& record, Example& example) const override {
     const std::vector<int64_t> ids = labels_.ids(record, tag_column(record));
