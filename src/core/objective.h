@@ -17,6 +17,8 @@ class Objective {
  public:
   virtual ~Objective() = default;
   virtual Want wants() const { return {}; }
+  /// The field of a batch that it compares with the model's output: "labels" or "targets".
+  virtual std::string reads() const { return "labels"; }
   /// Reads batch.fields ("labels", ...); randomness comes from batch.pass and the example ids.
   virtual Loss compute(Model& model, const Batch& batch) = 0;
 };

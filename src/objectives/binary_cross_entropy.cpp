@@ -7,6 +7,7 @@ namespace {
 
 class BinaryCrossEntropy final : public Objective {
  public:
+  std::string reads() const override { return "targets"; }
   Loss compute(Model& model, const Batch& batch) override {
     const Output output = model.forward(batch, wants());
     const Tensor z = output.head->logits(Tensor()).to(at::kDouble);

@@ -7,6 +7,7 @@ namespace {
 
 class MeanSquaredError final : public Objective {
  public:
+  std::string reads() const override { return "targets"; }
   Loss compute(Model& model, const Batch& batch) override {
     const Output output = model.forward(batch, wants());
     const Tensor logits = output.head->logits(Tensor());

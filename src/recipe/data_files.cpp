@@ -190,6 +190,12 @@ void read_data(const Node& data, const Node& eval_on, Recipe& recipe) {
          options.where("eval_on"));
   read_eval_on(options.node("eval_on"), "data.eval_on", recipe);
   recipe.columns = read_columns(options.node("columns"), "data.columns");
+  // The columns of a single file are those of the run: predictions read theirs by the same names.
+  if (recipe.train.size() == 1) {
+    for (const std::pair<const std::string, std::string>& entry : recipe.train[0].columns)
+      recipe.columns[entry.first] = entry.second;
+    recipe.train[0].columns.clear();
+  }
   recipe.max_length = options.get<int64_t>("max_length");
   recipe.too_long = options.get<std::string>("too_long");
   recipe.skip_bad_rows = options.get<std::string>("on_bad_row") == "skip";

@@ -1,5 +1,7 @@
 #include "recipe/open_data.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -23,8 +25,14 @@ Dataset open_files(const std::vector<DataFile>& files, const Recipe& recipe) {
     inputs.push_back(std::move(input));
   }
   Dataset data = Dataset::open(inputs, options);
-  if (!data.bad_rows().empty())
-    log_warning("skipped {} bad row(s); the first: {}", data.bad_rows().size(), data.bad_rows()[0]);
+  if (!data.bad_rows().empty()) {
+    constexpr size_t kShown = 10;  // a run lists all of them in its bad_rows.txt
+    const size_t count = data.bad_rows().size(), shown = std::min(kShown, count);
+    std::string text = format("skipped {} bad row(s):", count);
+    for (size_t i = 0; i < shown; ++i) text += "\n  " + data.bad_rows()[i];
+    if (count > shown) text += format("\n  and {} more", count - shown);
+    log_warning("{}", text);
+  }
   return data;
 }
 

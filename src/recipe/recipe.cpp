@@ -12,6 +12,7 @@
 #include "recipe/data_files.h"
 #include "recipe/names.h"
 #include "recipe/values.h"
+#include "train/adapter_files.h"
 #include "train/evaluate.h"
 
 namespace attune {
@@ -267,7 +268,7 @@ Recipe Recipe::from_node(const Node& node) {
   recipe.task = options.get<std::string>("task");
   check_task(recipe.task, options.node("task"));
   recipe.init_from = options.get<std::string>("init_from");
-  recipe.output = options.get<std::string>("output");
+  recipe.output = without_end_slash(options.get<std::string>("output"));
   if (recipe.output.empty()) recipe.output = default_output(node, recipe.task);
   read_data(options.node("data"), options.node("eval_on"), recipe);
   recipe.methods = checked_methods(options.node("methods"));

@@ -71,6 +71,9 @@ struct Recipe {
   /// The recipe as data, every default included; reading it again gives the same recipe.
   Json resolved() const;
   std::string resolved_yaml() const;
+  /// The recipe as it is recorded: what it names on this machine under absolute paths, so that it
+  /// means the same from any folder. Names that are looked up elsewhere stay names.
+  Recipe located() const;
   /// Checks a parsed recipe. Errors: BadInput naming file, line, column and key.
   static Recipe from_node(const Node& node);
 };

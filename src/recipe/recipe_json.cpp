@@ -1,7 +1,11 @@
 // A recipe written back, every default in place.
+#include <filesystem>
+
+#include "base/file.h"
 #include "recipe/recipe.h"
 #include "recipe/values.h"
 #include "recipe/yaml.h"
+#include "train/adapter_files.h"
 
 namespace attune {
 
@@ -97,6 +101,20 @@ Json train_json(const Recipe& recipe) {
 }
 
 }  // namespace
+
+Recipe Recipe::located() const {
+  const auto absolute = [](const std::string& path) {
+    return without_end_slash(std::filesystem::absolute(path).lexically_normal().string());
+  };
+  Recipe recipe = *this;
+  if (directory_exists(model)) recipe.model = absolute(model);
+  if (!init_from.empty()) recipe.init_from = absolute(init_from);
+  for (std::vector<DataFile>* files : {&recipe.train, &recipe.eval, &recipe.eval_on})
+    for (DataFile& file : *files)
+      if (file.path != "-") file.path = absolute(file.path);
+  recipe.output = absolute(output);
+  return recipe;
+}
 
 Json Recipe::resolved() const {
   Json result = {{"model", model}, {"task", task}};

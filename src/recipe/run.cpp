@@ -32,7 +32,8 @@ bool is_used(const std::string& run) {
   const bool begun = file_exists(run + "/.lock") && !file_exists(run + "/recipe.yaml");
   for (const fs::directory_entry& entry : fs::directory_iterator(run)) {
     const std::string name = entry.path().filename().string();
-    const bool left = begun && (name == "init" || starts_with(name, "recipe.yaml.tmp."));
+    const bool left = begun && (name == "init" || starts_with(name, "bad_rows.txt") ||
+                                starts_with(name, "recipe.yaml.tmp."));
     if (name != ".lock" && !left) return true;
   }
   return false;
@@ -82,7 +83,6 @@ int64_t stored_bytes(const std::string& run, const Cost& cost) {
 Json run_record(Session& session, const std::string& run, const Trainer::Result& result,
                 const TrainConfig& config) {
   const Cost cost = session.adaptation().cost();
-  const AdapterCard card = session.card();
   return Json{
       {"metrics", result.metrics},
       {"eval_on", result.eval_on},
@@ -98,6 +98,7 @@ Json run_record(Session& session, const std::string& run, const Trainer::Result&
       {"last_loss", result.last_loss},
       {"stopped_early", result.stopped_early},
       {"rows_cut", result.cut_rows},
+      {"rows_skipped", session.bad_rows().size()},
       {"costs", Json{{"trainable", cost.trainable},
                      {"head", cost.head},
                      {"stored_bytes", stored_bytes(run, cost)}}},
@@ -107,11 +108,7 @@ Json run_record(Session& session, const std::string& run, const Trainer::Result&
       {"precision", dtype_name(session.model().numerics().compute)},
       {"versions", Json{{"attune", ATTUNE_VERSION}, {"libtorch", libtorch_version()}}},
       {"machine", machine()},
-      {"sha256",
-       Json{{"model", card.fingerprint},
-            {"tokenizer",
-             session.tokenizer() != nullptr ? Json(session.tokenizer()->fingerprint()) : Json()},
-            {"data", session.data_fingerprint()}}}};
+      {"sha256", session.sources()}};
 }
 
 /// "accuracy", or "NAME/accuracy", of the state that is kept; null when there is none.
@@ -161,41 +158,41 @@ void show_summary(const Session& session) {
   for (const std::string& line : session.summary()) log_info("{}", line);
 }
 
-std::string absolute(const std::string& path) {
-  return fs::absolute(path).lexically_normal().string();
-}
-
-/// The recipe as it is recorded: what it names on this machine under absolute paths, so that it
-/// means the same from any folder. Names that are looked up elsewhere stay names.
-Recipe located(Recipe recipe) {
-  if (directory_exists(recipe.model)) recipe.model = absolute(recipe.model);
-  if (!recipe.init_from.empty()) recipe.init_from = absolute(recipe.init_from);
-  for (std::vector<DataFile>* files : {&recipe.train, &recipe.eval, &recipe.eval_on})
-    for (DataFile& file : *files)
-      if (file.path != "-") file.path = absolute(file.path);
-  recipe.output = absolute(recipe.output);
-  return recipe;
-}
-
-/// A run must not empty the directory that it starts from.
-void check_start(const Recipe& recipe) {
-  if (recipe.init_from.empty() || !directory_exists(recipe.output)) return;
+/// A run must not empty the directory that holds what it starts from.
+void check_not_emptied(const Recipe& recipe) {
+  if (!directory_exists(recipe.output)) return;
   const std::string output = fs::canonical(recipe.output).string() + "/";
-  const std::string start = fs::weakly_canonical(recipe.init_from).string() + "/";
-  if (starts_with(start, output) || starts_with(output, start))
+  const auto check = [&](const std::string& key, const std::string& path) {
+    if (path.empty() || path == "-") return;
+    if (starts_with(fs::weakly_canonical(path).string() + "/", output))
+      fail(ErrorCode::BadInput,
+           "{}: {} lies in the output directory {}, which is emptied before the run; give another "
+           "`output`",
+           key, path, recipe.output);
+  };
+  check("model", directory_exists(recipe.model) ? recipe.model : "");
+  check("init_from", recipe.init_from);
+  for (const DataFile& file : recipe.train) check("data.train", file.path);
+  for (const DataFile& file : recipe.eval) check("data.eval", file.path);
+  for (const DataFile& file : recipe.eval_on) check("eval_on." + file.name, file.path);
+  if (recipe.init_from.empty()) return;
+  if (starts_with(output, fs::weakly_canonical(recipe.init_from).string() + "/"))
     fail(ErrorCode::BadInput,
-         "init_from: {} and the output {} are the same run; give another "
-         "`output`",
-         recipe.init_from, recipe.output);
+         "init_from: the output {} lies in the run {} that it starts from; give another `output`",
+         recipe.output, recipe.init_from);
 }
 
 }  // namespace
 
+void check_output(const Recipe& recipe, bool overwrite) {
+  check_not_emptied(recipe);
+  check_directory(recipe.output, overwrite);
+}
+
 int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
   start_threads(recipe.threads);
   const std::string run = recipe.output;
-  check_directory(run, overwrite);
-  check_start(recipe);
+  check_output(recipe, overwrite);
   Session session(std::move(recipe));  // everything is checked before anything is written
   session.check_rows();
   show_summary(session);
@@ -207,7 +204,9 @@ int train_run(Recipe recipe, bool overwrite, Progress& progress, Json& result) {
   check_directory(run, overwrite);  // another process may have been quicker
   clear_directory(run);
   if (session.start() != nullptr) session.start()->keep_in(run);
-  write_file_atomic(run + "/recipe.yaml", located(session.recipe()).resolved_yaml());
+  if (const std::vector<std::string> bad = session.bad_rows(); !bad.empty())
+    write_file_atomic(run + "/bad_rows.txt", join(bad, "\n") + "\n");
+  write_file_atomic(run + "/recipe.yaml", session.recipe().located().resolved_yaml());
   return finish(session, run, trainer.run(false), config, result);
 }
 

@@ -37,6 +37,22 @@ Numerics numerics_of(const std::string& precision) {
   return {kernels::DType::BF16};
 }
 
+namespace {
+
+/// Tasks that take a loss by default; with `labelled` only those with labels of their own.
+std::vector<std::string> tasks_with_loss(const std::string& objective, bool labelled) {
+  std::vector<std::string> names;
+  const Registry<Task> registry = tasks();
+  for (const Entry<Task>& entry : registry.all()) {
+    const std::unique_ptr<Task> task = entry.make(Options());
+    if (task->objective() == objective && !(labelled && task->head().kind == HeadKind::Lm))
+      names.push_back(entry.name == "pair" ? "pair with labels" : entry.name);
+  }
+  return names;
+}
+
+}  // namespace
+
 Session::Session(Recipe recipe)
     : recipe_(std::move(recipe)), task_registry_(tasks()), method_registry_(methods()) {
   model_directory_ = find_model(recipe_.model);
@@ -56,12 +72,6 @@ Session::Session(Recipe recipe)
 }
 
 void Session::open_data() {
-  // The columns of a single file are those of the run: predictions read theirs by the same names.
-  if (recipe_.train.size() == 1) {
-    for (const std::pair<const std::string, std::string>& entry : recipe_.train[0].columns)
-      recipe_.columns[entry.first] = entry.second;
-    recipe_.train[0].columns.clear();
-  }
   train_ = DataView::all(open_files(recipe_.train, recipe_));
   if (!recipe_.eval.empty()) eval_ = DataView::all(open_files(recipe_.eval, recipe_));
   for (const DataFile& file : recipe_.eval_on)
@@ -174,14 +184,7 @@ void Session::attach() {
     adaptation_->add("default", {method.name, method.options}, method.path);
   // A head that the checkpoint lacks always trains, whatever the methods say.
   adaptation_->add("default", {"head", Json{{"fresh_only", true}}});
-  const Registry<Objective> objective_registry = objectives();
-  NamedOptions objective = recipe_.objective;
-  if (objective.name.empty() || objective.name == "auto") objective.name = task_->objective();
-  if (objective.name == "cross_entropy" && recipe_.label_smoothing > 0)
-    objective.options["smoothing"] = recipe_.label_smoothing;
-  const Entry<Objective>& entry = objective_registry.at(objective.name);
-  objective_ = entry.make(
-      Options(entry.options, Node::from_json(objective.options, {"recipe", 0, 0}), "objective"));
+  make_objective();
   const Registry<TrainingPolicy> policy_registry = policies();
   std::vector<NamedOptions> chosen = settle_rates();
   chosen.insert(chosen.begin(), recipe_.policies.begin(), recipe_.policies.end());
@@ -208,6 +211,40 @@ void Session::make_room() {
         longest < 1 ? "give the methods fewer rows" : format("give {} at most", longest));
   recipe_.max_length = longest;
   make_task();
+}
+
+/// The loss, which must read what the task's batches hold.
+void Session::make_objective() {
+  const Registry<Objective> registry = objectives();
+  const auto made = [&](const NamedOptions& named) {
+    const Entry<Objective>& entry = registry.at(named.name);
+    return entry.make(
+        Options(entry.options, Node::from_json(named.options, {"recipe", 0, 0}), "objective"));
+  };
+  NamedOptions objective = recipe_.objective;
+  if (objective.name.empty() || objective.name == "auto") objective.name = task_->objective();
+  const bool smooths = objective.name == "cross_entropy";
+  if (smooths && recipe_.label_smoothing > 0)
+    objective.options["smoothing"] = recipe_.label_smoothing;
+  objective_ = made(objective);
+  const std::string held = made({task_->objective(), Json::object(), ""})->reads();
+  if (objective_->reads() != held)
+    fail(ErrorCode::BadInput,
+         "objective: {} reads {}, and the examples of task {} have {}; take {} (auto does), or "
+         "another task",
+         objective.name, objective_->reads(), recipe_.task, held, task_->objective());
+  if (!smooths && recipe_.label_smoothing > 0)
+    fail(ErrorCode::BadInput,
+         "label_smoothing: only cross_entropy spreads its target, and task {} trains with {} here; "
+         "leave it out (tasks that take it: {})",
+         recipe_.task, objective.name, join(tasks_with_loss("cross_entropy", false), ", "));
+  if (!recipe_.class_weights.is_null() && (!smooths || task_->labels().empty()))
+    fail(ErrorCode::BadInput,
+         "class_weights: task {} {}; leave them out (tasks that take them: {})", recipe_.task,
+         smooths
+             ? "has no labels to weigh"
+             : format("trains with {} here, and only cross_entropy weighs labels", objective.name),
+         join(tasks_with_loss("cross_entropy", true), ", "));
 }
 
 /// Rates by method become the optimizer's and policies beside the recipe's own, and stand in the
@@ -250,47 +287,6 @@ Tensor Session::class_weights() const {
     }
   }
   return float_tensor(weights).to(loaded_.model->numerics().master());
-}
-
-std::vector<std::string> Session::summary() const {
-  std::vector<std::string> lines;
-  int64_t total = 0;
-  for (size_t i = 0; i < loaded_.model->slots(); ++i) {
-    const WeightSlot& slot = loaded_.model->slot_at(i);
-    total += slot.numel();
-  }
-  const Cost cost = adaptation_->cost();
-  lines.push_back(format("model      {} ({}, {} parameters, {})", recipe_.model,
-                         loaded_.model->config().value("model_type", "?"), with_thousands(total),
-                         dtype_name(loaded_.model->numerics().compute)));
-  for (const std::string& line : loaded_.report.lines()) lines.push_back("           " + line);
-  if (stored_.weights > 0)
-    lines.push_back(format("storage    {}: {} weights in {} instead of {}", recipe_.storage.kind,
-                           with_thousands(stored_.weights),
-                           human_bytes(static_cast<double>(stored_.bytes)),
-                           human_bytes(static_cast<double>(stored_.before))));
-  std::string evaluated = with_thousands(eval_.size());
-  for (const NamedView& set : eval_on_)
-    evaluated += format(" + {} ({})", with_thousands(set.view.size()), set.name);
-  lines.push_back(format("data       {} {} to train ({}), {} to evaluate",
-                         with_thousands(train_.size()), train_.windows ? "windows" : "rows",
-                         train_.data.format_name(), evaluated));
-  lines.push_back(
-      format("task       {}{}{}", recipe_.task,
-             task_->labels().empty() ? "" : format(", {} labels", task_->labels().size()),
-             loaded_.report.pool.empty() ? "" : format(", head pools by {}", loaded_.report.pool)));
-  std::vector<std::string> names;
-  for (const NamedOptions& method : recipe_.methods) names.push_back(method.name);
-  lines.push_back(format("methods    {}: {} trained parameters ({:.2f} %), head {}",
-                         names.empty() ? "full" : join(names, " + "),
-                         with_thousands(cost.trainable),
-                         100.0 * static_cast<double>(cost.trainable) / static_cast<double>(total),
-                         with_thousands(cost.head)));
-  if (!rates_line_.empty()) lines.push_back(format("rates      {}", rates_line_));
-  if (start_)
-    lines.push_back(format("start      from {}{}", recipe_.init_from,
-                           start_head_ ? "" : "; the head starts anew, for its labels are others"));
-  return lines;
 }
 
 /// Which metrics a task has shows when it measures something: one row of the set is enough.
@@ -398,7 +394,8 @@ TrainParts Session::parts(const std::string& run) {
                           *adaptation_, "default", card(), run + "/adapter",
                           [this](const std::string& folder) { write_peft_beside(folder); });
                     },
-                    eval_on_};
+                    eval_on_,
+                    [this] { return sources(); }};
 }
 
 }  // namespace attune

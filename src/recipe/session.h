@@ -51,7 +51,13 @@ class Session {
   AdapterCard card();
   /// Makes the parts of a trainer; they refer to this session.
   TrainParts parts(const std::string& run);
-  std::string data_fingerprint() const { return train_.data.fingerprint(); }
+  /// SHA-256 of what the run is made from: model, tokenizer, data (of data.train), and where there
+  /// are such files eval and eval_on.NAME. The first call reads all of it.
+  Json sources();
+  /// Messages about the rows that data.on_bad_row: skip left out, of all files.
+  std::vector<std::string> bad_rows() const;
+  /// What each method of the recipe edits or trains, in order; "full" when it has none.
+  std::vector<std::pair<std::string, Names>> method_sites() const;
   /// The run this one starts from; null when there is none.
   const WarmStart* start() const { return start_.get(); }
 
@@ -64,6 +70,7 @@ class Session {
   void make_model();
   void attach();
   void make_room();
+  void make_objective();
   std::vector<NamedOptions> settle_rates();
   void check_best();
   const std::string& fingerprint();
@@ -93,6 +100,9 @@ class Session {
   std::vector<std::unique_ptr<TrainingPolicy>> policies_;
 };
 
+/// Whether a run may be written to the recipe's output. Errors: BadInput when it exists, unless
+/// `overwrite` is given and it holds a run; when model, data or init_from lie in it.
+void check_output(const Recipe& recipe, bool overwrite);
 /// Runs a recipe from the start into its output directory, or goes on with a run. Returns the exit
 /// status (0, 130, 143); prints through `progress` and the log; the summary of the run comes back
 /// in `result`.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "io/safetensors.h"
 #include "kernels/kernels.h"
 #include "recipe/forward_inputs.h"
@@ -189,6 +190,71 @@ TEST_F(Sessions, ATargetWithoutAHeadOrAnAdapterIsNamed) {
   EXPECT_EQ(error_text(folder_, ErrorCode::NotFound, [&] { open_target(request("half")); }),
             "half is a run that has not finished: it has no adapter yet; `attune resume half` goes "
             "on with it");
+}
+
+TEST_F(Sessions, AnObjectiveThatDoesNotFitTheTaskIsNamed) {
+  EXPECT_EQ(refused(ErrorCode::BadInput, {"objective=mse"}),
+            "objective: mse reads targets, and the examples of task classify have labels; take "
+            "cross_entropy (auto does), or another task");
+  EXPECT_EQ(refused(ErrorCode::BadInput, {"objective=binary_cross_entropy"})
+                .find("objective: binary_cross_entropy reads targets"),
+            0u);
+  folder_.write("scores.jsonl", "{\"text\": \"a\", \"score\": 1}\n");
+  const std::string scores = "data.train=" + folder_.file("scores.jsonl");
+  EXPECT_EQ(refused(ErrorCode::BadInput, {scores, "task=regress", "objective=cross_entropy"}),
+            "objective: cross_entropy reads labels, and the examples of task regress have targets; "
+            "take mse (auto does), or another task");
+}
+
+TEST_F(Sessions, WhatATasksLossDoesNotTakeIsNamed) {
+  folder_.write("scores.jsonl", "{\"text\": \"a\", \"text_pair\": \"b\", \"score\": 1}\n");
+  const std::string scores = "data.train=" + folder_.file("scores.jsonl");
+  EXPECT_EQ(refused(ErrorCode::BadInput, {scores, "task=regress", "label_smoothing=0.1"}),
+            "label_smoothing: only cross_entropy spreads its target, and task regress trains with "
+            "mse here; leave it out (tasks that take it: classify, image, lm, pair with labels, "
+            "seq2seq, sft, tag)");
+  EXPECT_EQ(refused(ErrorCode::BadInput, {scores, "task=pair", "class_weights=balanced"}),
+            "class_weights: task pair trains with mse here, and only cross_entropy weighs labels; "
+            "leave them out (tasks that take them: classify, image, pair with labels, tag)");
+  for (const char* option : {"label_smoothing=0.1", "class_weights=balanced"})
+    EXPECT_NE(refused(ErrorCode::BadInput, {"task=classify_multi", option}).find("leave"),
+              std::string::npos);
+  EXPECT_EQ(Session(recipe({"label_smoothing=0.1", "class_weights=balanced"}))
+                .parts("run")
+                .class_weights.numel(),
+            2);
+}
+
+TEST_F(Sessions, WhatTheRunIsMadeFromIsHashedFileByFile) {
+  Session session(recipe({"data.eval=" + dev(), "eval_on={more: " + dev() + "}"}));
+  const Json sources = session.sources();
+  EXPECT_EQ(sources["data"], sha256_file(folder_.file("train.jsonl")));
+  EXPECT_EQ(sources["eval"], sha256_file(dev()));
+  EXPECT_EQ(sources["eval_on"], (Json{{"more", sha256_file(dev())}}));
+  EXPECT_EQ(sources["model"], checkpoint_fingerprint(folder_.file("model")));
+  EXPECT_FALSE(Session(recipe({})).sources().contains("eval"));
+}
+
+TEST_F(Sessions, TheSitesOfEveryMethodAreListed) {
+  const Session session(recipe({"methods=[{lora: {sites: \"*.self.[qv]\"}}, norms]"}));
+  const auto sites = session.method_sites();
+  ASSERT_EQ(sites.size(), 2u);
+  EXPECT_EQ(sites[0].first, "lora");
+  EXPECT_EQ(sites[0].second, (Names{"enc.0.self.q", "enc.0.self.v"}));
+  EXPECT_EQ(sites[1].first, "norms");
+  EXPECT_EQ(sites[1].second, (Names{"enc.embed.norm", "enc.0.self.norm", "enc.0.ffn.norm"}));
+}
+
+TEST_F(Sessions, ATaskOnACheckpointWithoutATokenizerIsNamed) {
+  make_model("bare", 1, false);
+  TargetRequest asked = request("bare", true);
+  asked.task = "classify";
+  const std::string text = error_text(folder_, ErrorCode::NotFound, [&] { open_target(asked); });
+  EXPECT_EQ(
+      text,
+      "bare has no tokenizer, so its task cannot read text; looked for tokenizer.json, "
+      "vocab.txt, vocab.json, spiece.model, tokenizer.model, sentencepiece.bpe.model; put the "
+      "tokenizer's files into bare");
 }
 
 TEST_F(Sessions, AnExportThatDiffersIsNotKept) {
