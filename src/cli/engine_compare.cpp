@@ -14,17 +14,14 @@ namespace attune {
 int run_compare(const Json& args) {
   CompareRequest request;
   request.recipe = load_recipe(text_arg(args, "recipe"), list_arg(args, "set"), args);
-  if (int_arg(args, "threads", 0) > 0)
-    request.recipe.threads = static_cast<int>(int_arg(args, "threads", 0));
-  if (args.contains("seed") && args["seed"].is_number())
-    request.recipe.seed = args["seed"].get<uint64_t>();
   for (const std::string& list : list_arg(args, "methods")) {
     const bool options = list.find('{') != std::string::npos;  // commas belong to the options
     for (const std::string& name : options ? std::vector<std::string>{list} : split(list, ','))
       request.methods.push_back(name);
   }
   request.seeds = int_arg(args, "seeds", 3);
-  request.output = text_arg(args, "output", request.recipe.output + "-compare");
+  request.output = without_end_slash(text_arg(args, "output", request.recipe.output + "-compare"));
+  request.overwrite = flag_arg(args, "overwrite");
   request.program = std::filesystem::read_symlink("/proc/self/exe").string();
   const bool json = flag_arg(args, "json");
   Json rows;

@@ -77,23 +77,79 @@ int run_program(const std::string& program, const std::vector<std::string>& argu
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-int run_one(const CompareRequest& request, const Contender& contender, int64_t seed) {
-  const std::string run = run_folder(request, contender, seed);
-  if (file_exists(run + "/run.json")) return 0;
-  if (file_exists(run + "/recipe.yaml")) {
-    log_info("{}: going on", run);
-    return run_program(request.program, {"resume", run});
-  }
+Recipe recipe_of(const CompareRequest& request, const Contender& contender, int64_t seed) {
   Recipe recipe = request.recipe;
   recipe.methods = contender.methods;
   recipe.seed = static_cast<uint64_t>(seed);
-  recipe.output = run;
-  const std::string path =
-      format("{}/recipes/{}-seed-{}.yaml", request.output, contender.label, seed);
+  recipe.output = run_folder(request, contender, seed);
+  return recipe;
+}
+
+/// Where the recipe of a run stands as it was asked for.
+std::string recipe_path(const CompareRequest& request, const Contender& contender, int64_t seed) {
+  return format("{}/recipes/{}-seed-{}.yaml", request.output, contender.label, seed);
+}
+
+/// The first key whose value differs, "train.epochs"; "" when none does.
+std::string difference(const Json& a, const Json& b, const std::string& path = "") {
+  if (a == b) return "";
+  if (!a.is_object() || !b.is_object()) return path;
+  Json keys = a;
+  keys.update(b);
+  for (const auto& [key, unused] : keys.items()) {
+    const std::string found = difference(a.value(key, Json()), b.value(key, Json()),
+                                         path.empty() ? key : path + "." + key);
+    if (!found.empty()) return found;
+  }
+  return "";
+}
+
+/// The value at such a path.
+std::string value_at(const Json& recipe, const std::string& path) {
+  const Json* place = &recipe;
+  for (const std::string& key : split(path, '.')) {
+    if (!place->is_object() || !place->contains(key)) return "absent";
+    place = &place->at(key);
+  }
+  return place->dump();
+}
+
+/// Whether a run that stands there is one of this recipe. Errors: BadInput when it is not, unless
+/// it may be overwritten.
+bool is_current(const CompareRequest& request, const Contender& contender, int64_t seed) {
+  const std::string run = run_folder(request, contender, seed);
+  const std::string asked = recipe_path(request, contender, seed);
+  Json wanted = recipe_of(request, contender, seed).located().resolved();
+  Json kept = load_recipe(run + "/recipe.yaml", {}).located().resolved();
+  // The run itself has the rates that `auto` became.
+  if (file_exists(asked)) kept["train"]["lr"] = load_recipe(asked, {}).resolved()["train"]["lr"];
+  wanted.erase("output");
+  kept.erase("output");
+  const std::string key = difference(wanted, kept);
+  if (key.empty()) return true;
+  if (!request.overwrite)
+    fail(ErrorCode::BadInput,
+         "comparing: {} is a run of another recipe: {} is {} there and {} here; give another -o, "
+         "or --overwrite to run again what differs",
+         run, key, value_at(kept, key), value_at(wanted, key));
+  return false;
+}
+
+int run_one(const CompareRequest& request, const Contender& contender, int64_t seed) {
+  const std::string run = run_folder(request, contender, seed);
+  const bool begun = file_exists(run + "/recipe.yaml");
+  if (begun && is_current(request, contender, seed)) {
+    if (file_exists(run + "/run.json")) return 0;
+    log_info("{}: going on", run);
+    return run_program(request.program, {"resume", run});
+  }
+  const std::string path = recipe_path(request, contender, seed);
   fs::create_directories(request.output + "/recipes");
-  write_file_atomic(path, recipe.resolved_yaml());
+  write_file_atomic(path, recipe_of(request, contender, seed).resolved_yaml());
   log_info("{}: starting", run);
-  return run_program(request.program, {"train", path});
+  std::vector<std::string> arguments{"train", path};
+  if (begun) arguments.emplace_back("--overwrite");
+  return run_program(request.program, arguments);
 }
 
 Json spread(const std::vector<double>& values) {
@@ -113,12 +169,18 @@ Json row_of(const CompareRequest& request, const Contender& contender) {
   const int64_t first = static_cast<int64_t>(request.recipe.seed);
   for (int64_t seed = first; seed < first + request.seeds; ++seed) {
     last = read_json(run_folder(request, contender, seed) + "/run.json");
-    for (const auto& [name, value] : last.at("metrics").items())
-      if (value.is_number() && name != "examples") metrics[name].push_back(value.get<double>());
+    const auto add = [&](const Json& found, const std::string& set) {
+      for (const auto& [name, value] : found.items())
+        if (value.is_number() && name != "examples")
+          metrics[set + name].push_back(value.get<double>());
+    };
+    add(last.at("metrics"), "");
+    const Json further = last.value("eval_on", Json::object());
+    for (const auto& [set, found] : further.items()) add(found, set + "/");
     for (const char* name : {"seconds", "tokens_per_second", "peak_bytes"})
       sums[name].push_back(last.at(name).get<double>());
   }
-  Json row{{"method", contender.label}, {"seeds", request.seeds}};
+  Json row{{"method", contender.label}, {"seeds", request.seeds}, {"metrics", Json::object()}};
   for (const std::pair<const std::string, std::vector<double>>& entry : metrics)
     row["metrics"][entry.first] = spread(entry.second);
   for (const char* name : {"trainable", "head", "stored_bytes"}) row[name] = last["costs"][name];
@@ -163,6 +225,10 @@ int compare(const CompareRequest& request, const std::function<void(const Json&)
   const FileLock lock(request.output + "/.lock");
   rows = Json::array();
   const int64_t first = static_cast<int64_t>(request.recipe.seed);
+  for (const Contender& contender : contenders)
+    for (int64_t seed = first; seed < first + request.seeds; ++seed)
+      if (file_exists(run_folder(request, contender, seed) + "/recipe.yaml"))
+        is_current(request, contender, seed);
   for (const Contender& contender : contenders) {
     for (int64_t seed = first; seed < first + request.seeds; ++seed) {
       const int status = run_one(request, contender, seed);

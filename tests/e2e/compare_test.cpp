@@ -56,6 +56,54 @@ TEST_F(Compare, WhatIsFinishedIsNotRunAgainAndWhatIsMissingIs) {
   EXPECT_EQ(json("table/bitfit-seed-2/run.json")["metrics"], first);
 }
 
+TEST_F(Compare, ARunOfAnotherRecipeIsRefusedAndMadeAnewOnDemand) {
+  ASSERT_EQ(run({}).status, 0);
+  const std::filesystem::path untouched = folder_ / "table/lora-seed-1/run.json";
+  const std::filesystem::file_time_type before = std::filesystem::last_write_time(untouched);
+  for (const auto& [set, text] : std::vector<std::pair<std::string, std::string>>{
+           {"train.steps=8", "train.steps is 6 there and 8 here"},
+           {"train.lr=auto", "train.lr is 0.02 there and \"auto\" here"},
+           {"data.columns={text: text}", "data.columns.text is absent there"}}) {
+    const Outcome outcome = run({"--set", set, "--quiet"});
+    EXPECT_EQ(outcome.status, 2) << set;
+    EXPECT_NE(outcome.err.find("comparing: table/lora-seed-1 is a run of another recipe: " + text),
+              std::string::npos)
+        << outcome.err;
+  }
+  // An interrupted one is not gone on with either.
+  std::filesystem::remove(folder_ / "table/bitfit-seed-2/run.json");
+  EXPECT_EQ(run({"--set", "train.steps=8", "--quiet"}).status, 2);
+  EXPECT_EQ(std::filesystem::last_write_time(untouched), before);
+  const Outcome anew = run({"--set", "train.steps=8", "--overwrite"});
+  ASSERT_EQ(anew.status, 0) << anew.err;
+  for (const char* name : {"lora-seed-1", "lora-seed-2", "bitfit-seed-1", "bitfit-seed-2"})
+    EXPECT_EQ(json(std::string("table/") + name + "/run.json")["steps"], 8) << name;
+}
+
+TEST_F(Compare, RatesThatAutoBecameAreThoseOfTheSameRecipe) {
+  const std::vector<std::string> automatic = {"--set", "train.lr=auto"};
+  ASSERT_EQ(run(automatic).status, 0);
+  const std::filesystem::path done = folder_ / "table/lora-seed-1/run.json";
+  const std::filesystem::file_time_type before = std::filesystem::last_write_time(done);
+  const Outcome again = run(automatic);
+  EXPECT_EQ(again.status, 0) << again.err;
+  EXPECT_EQ(std::filesystem::last_write_time(done), before);
+  EXPECT_EQ(run({"--set", "train.lr={lora: 0.5}"}).status, 2);
+}
+
+TEST_F(Compare, FurtherEvaluationSetsHaveTheirMetricsInTheTable) {
+  write("dev.jsonl", classify_rows(20, 2));
+  write("recipe.yaml", std::string(kRecipe) + "eval_on: {news: dev.jsonl}\n");
+  const Json table =
+      attune_json({"compare", "recipe.yaml", "--methods", "lora", "--seeds", "1", "--set",
+                   "train.steps=2", "--set", "data.eval=null", "--set", "output=run/"});
+  EXPECT_EQ(table["output"], "run-compare");
+  EXPECT_EQ(table["rows"][0]["metrics"]["news/accuracy"]["mean"],
+            json("run-compare/lora-seed-1/run.json")["eval_on"]["news"]["accuracy"]);
+  EXPECT_NE(read("run-compare/compare.md").find("| method | news/"), std::string::npos)
+      << read("run-compare/compare.md");
+}
+
 TEST_F(Compare, AnUnknownMethodIsRefusedBeforeAnythingRuns) {
   write("recipe.yaml", kRecipe);
   const Outcome outcome =
