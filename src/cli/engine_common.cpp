@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "tensor/process.h"
 #include "tensor/torch.h"
@@ -37,15 +38,33 @@ std::string needed_arg(const Json& args, const char* name, const char* flag) {
   return value;
 }
 
+namespace {
+
+/// A checkpoint, an adapter, or the adapters of an export of several types, one a folder.
+bool is_written_by_us(const std::string& output) {
+  if (file_exists(output + "/config.json") || file_exists(output + "/adapter_config.json"))
+    return true;
+  for (const std::filesystem::directory_entry& entry :
+       std::filesystem::directory_iterator(output)) {
+    const std::string name = entry.path().filename().string();  // "1-lora"
+    const size_t digits = name.find_first_not_of("0123456789");
+    const bool numbered = digits != 0 && digits != std::string::npos && name[digits] == '-';
+    if (!numbered || !file_exists(entry.path().string() + "/adapter_config.json")) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 std::string output_directory(const Json& args) {
-  const std::string output = needed_arg(args, "output", "-o DIR");
+  const std::string output = without_end_slash(needed_arg(args, "output", "-o DIR"));
   if (file_exists(output))
     fail(ErrorCode::BadInput, "the output {} is a file; give a directory with -o", output);
   if (!directory_exists(output) || std::filesystem::is_empty(output)) return output;
   if (!flag_arg(args, "overwrite"))
     fail(ErrorCode::BadInput,
          "the output directory {} exists already; give another with -o, or --overwrite", output);
-  if (!file_exists(output + "/config.json") && !file_exists(output + "/adapter_config.json"))
+  if (!is_written_by_us(output))
     fail(ErrorCode::BadInput,
          "--overwrite: {} holds neither a checkpoint nor an adapter, so it is left alone; give "
          "another "
@@ -56,6 +75,13 @@ std::string output_directory(const Json& args) {
 
 void use_threads(const Json& args) {
   start_threads(static_cast<int>(int_arg(args, "threads", 0)));
+}
+
+Dataset open_input(const std::string& path) {
+  Dataset data = Dataset::open(path);
+  log_info("{}: {} rows, read as {}", path == "-" ? "standard input" : path,
+           with_thousands(data.size()), data.format_name());
+  return data;
 }
 
 std::map<std::string, std::string> columns_of(const std::string& text) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "data/records.h"
 #include "recipe/target.h"
 #include "report/progress.h"
 
@@ -25,8 +26,10 @@ std::unique_ptr<Progress> progress_of(const Json& args);
 /// flag.
 std::string needed_arg(const Json& args, const char* name, const char* flag);
 /// -o DIR of a command that writes a directory. Errors: BadInput when it exists, unless --overwrite
-/// is given and it holds a checkpoint or an adapter.
+/// is given and it holds a checkpoint or adapters. Without a slash at its end.
 std::string output_directory(const Json& args);
+/// The rows of --data or --input ("-": standard input); what they were read as goes to the log.
+Dataset open_input(const std::string& path);
 /// Prints to standard output: the object with --json, else the text.
 void answer(const Json& args, const Json& object, const std::string& text);
 /// Results one after another on standard output, so that any number of them needs no memory: a line

@@ -1,5 +1,9 @@
 // doctor.
+#include <algorithm>
+#include <cstdlib>
+
 #include "base/error.h"
+#include "base/file.h"
 #include "base/text.h"
 #include "cli/engine_commands.h"
 #include "cli/engine_common.h"
@@ -7,6 +11,35 @@
 #include "kernels/kernels.h"
 
 namespace attune {
+
+namespace {
+
+/// "MemTotal: 16384 kB" of /proc/meminfo, in bytes; 0 where the system does not say.
+int64_t system_memory(std::string_view name) {
+  if (!file_exists("/proc/meminfo")) return 0;
+  const std::string text = read_file("/proc/meminfo");
+  const size_t at = text.find(std::string(name) + ":");
+  return at == std::string::npos ? 0 : std::atoll(text.c_str() + at + name.size() + 1) * 1024;
+}
+
+/// What a container allows this process; 0: no limit.
+int64_t memory_limit() {
+  const char* const path = "/sys/fs/cgroup/memory.max";
+  return file_exists(path) ? std::atoll(read_file(path).c_str()) : 0;  // "max" reads as 0
+}
+
+struct Memory {
+  int64_t total = 0, available = 0;
+};
+
+Memory memory_of_machine() {
+  Memory memory{system_memory("MemTotal"), system_memory("MemAvailable")};
+  if (const int64_t limit = memory_limit(); limit > 0)
+    memory = {std::min(memory.total, limit), std::min(memory.available, limit)};
+  return memory;
+}
+
+}  // namespace
 
 int run_doctor(const Json& args) {
   use_threads(args);
@@ -17,7 +50,10 @@ int run_doctor(const Json& args) {
       bf16 ? kernels::measure_gemm(2048, 768, 768, kernels::DType::BF16, seconds) : 0;
   const std::string implementation = kernels::last_gemm_implementation();
   const bool healthy = implementation.find("ref") == std::string::npos;
+  const Memory memory = memory_of_machine();
   const Json object{{"threads", kernels::threads()},
+                    {"memory_bytes", memory.total},
+                    {"memory_available_bytes", memory.available},
                     {"instructions", kernels::isa_name(kernels::isa())},
                     {"native_bf16", bf16},
                     {"precision_auto", bf16 ? "bf16" : "fp32"},
@@ -26,8 +62,11 @@ int run_doctor(const Json& args) {
                     {"gemm_implementation", implementation},
                     {"ok", healthy}};
   std::string text = format(
-      "threads        {}\ninstructions   {}\nprecision auto {}\nGEMM fp32      {:.0f} GF/s\n",
-      kernels::threads(), kernels::isa_name(kernels::isa()), bf16 ? "bf16" : "fp32", fp32_rate);
+      "threads        {}\nmemory         {}, {} of it available\ninstructions   {}\nprecision auto "
+      "{}\nGEMM fp32      {:.0f} GF/s\n",
+      kernels::threads(), human_bytes(static_cast<double>(memory.total)),
+      human_bytes(static_cast<double>(memory.available)), kernels::isa_name(kernels::isa()),
+      bf16 ? "bf16" : "fp32", fp32_rate);
   if (bf16) text += format("GEMM bf16      {:.0f} GF/s\n", bf16_rate);
   text += format("oneDNN path    {}", implementation);
   answer(args, object, text);

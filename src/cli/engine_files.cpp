@@ -9,6 +9,7 @@
 #include "cli/engine_common.h"
 #include "core/storage.h"
 #include "exchange/peft.h"
+#include "io/checkpoint.h"
 #include "nn/transformer.h"
 #include "recipe/hf_files.h"
 #include "recipe/verify.h"
@@ -36,12 +37,19 @@ int run_init(const Json& args) {
 
 namespace {
 
-Json site_json(const Model& model, const Site& site) {
+/// The dtype of a slot's weight in its file, "BF16"; of one that no file holds, that of the model.
+std::string dtype_of_slot(const Checkpoint& file, const WeightSlot& slot) {
+  if (file.has(slot.weight_name)) return file.info(slot.weight_name).dtype;
+  return slot.master == at::kDouble ? "F64" : "F32";
+}
+
+Json site_json(const Model& model, const Checkpoint& file, const Site& site) {
   Json json{{"site", site.name}, {"kind", kind_name(site.kind)}};
   if (site.kind == SiteKind::Weight) {
     const WeightSlot& slot = model.slot(site);
     json["shape"] = slot.shape();
     json["tensor"] = slot.weight_name;
+    json["dtype"] = dtype_of_slot(file, slot);
     if (slot.bias.defined()) json["bias"] = slot.bias_name;
     if (slot.codes != nullptr) json["storage"] = storage_name(slot);
     if (slot.fresh) json["new"] = true;
@@ -59,13 +67,20 @@ Json site_json(const Model& model, const Site& site) {
   return json;
 }
 
+/// Of all tensors of a checkpoint.
+int64_t stored_bytes(const Checkpoint& file) {
+  uint64_t bytes = 0;
+  for (const std::string& name : file.names()) bytes += file.info(name).end - file.info(name).begin;
+  return static_cast<int64_t>(bytes);
+}
+
 std::string site_line(const Json& site) {
   std::string line =
       format("{:<24} {:<9}", site["site"].get<std::string>(), site["kind"].get<std::string>());
   if (site.contains("tensor"))
-    line += format(" {:<14} {}",
+    line += format(" {:<14} {:<4} {}",
                    format("[{}]", fmt::join(site["shape"].get<std::vector<int64_t>>(), ", ")),
-                   site["tensor"].get<std::string>());
+                   site["dtype"].get<std::string>(), site["tensor"].get<std::string>());
   if (site.contains("new")) line += " (new)";
   if (site.contains("edits"))
     for (const Json& edit : site["edits"]) line += "  <- " + edit.get<std::string>();
@@ -82,24 +97,27 @@ int run_inspect(const Json& args) {
   const std::string glob = text_arg(args, "glob", "*");
   Json sites = Json::array();
   std::vector<std::string> lines;
+  const Checkpoint file(target->base_directory);
   int64_t parameters = 0;
   for (size_t i = 0; i < model.slots(); ++i) {
     const WeightSlot& slot = target->model().slot_at(i);
     parameters += slot.numel();
   }
   for (const Site& site : select_sites(model.sites(), glob)) {
-    sites.push_back(site_json(model, site));
+    sites.push_back(site_json(model, file, site));
     lines.push_back(site_line(sites.back()));
   }
   const Cost cost = target->adaptation->cost();
   const Json object{{"model_type", model.config().value("model_type", "?")},
                     {"parameters", parameters},
+                    {"bytes", stored_bytes(file)},
                     {"trained", cost.trainable + cost.head},
                     {"sites", sites},
                     {"methods", target->card.methods},
                     {"task", target->card.task}};
-  std::string text = format("{} model, {} parameters", model.config().value("model_type", "?"),
-                            with_thousands(parameters));
+  std::string text =
+      format("{} model, {} parameters, {} in its files", model.config().value("model_type", "?"),
+             with_thousands(parameters), human_bytes(static_cast<double>(stored_bytes(file))));
   if (cost.trainable + cost.head > 0)
     text += format(", {} of them in the adapter", with_thousands(cost.trainable + cost.head));
   answer(args, object, text + "\n" + join(lines, "\n"));
@@ -180,6 +198,11 @@ int run_export(const Json& args) {
       target->adaptation->sets().empty() ? "" : target->adaptation->sets().front();
   if (set.empty())
     fail(ErrorCode::BadInput, "{} holds no adapter to export", text_arg(args, "target"));
+  if (target->adaptation->sets().size() > 1)
+    fail(ErrorCode::BadInput,
+         "export --to peft: {} adapters are given, and one is written; give one, or fold them all "
+         "into the model with --to hf",
+         target->adaptation->sets().size());
   FreshDirectory fresh(output);
   const PeftExport result =
       export_peft(*target->adaptation, target->model(), set, target->base_directory,

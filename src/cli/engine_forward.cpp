@@ -18,7 +18,7 @@ int run_forward(const Json& args) {
   for (const std::string& item : list_arg(args, "want"))
     for (const std::string& part : split(item, ',')) wanted.push_back(part);
   if (wanted.empty()) wanted = {"logits"};
-  const Dataset data = Dataset::open(input);
+  const Dataset data = open_input(input);
   const NamedTensors tensors = forward_all(*target, data, wanted, flag_arg(args, "grad"));
   save_safetensors(output, tensors);
   answer(args, Json{{"output", output}, {"inputs", data.size()}, {"tensors", tensors.size()}},

@@ -141,7 +141,7 @@ int run_generate(const Json& args) {
   for (size_t i = 0; i < prompts.size(); ++i)
     printer.add(record_of_prompt(prompts[i], static_cast<int64_t>(i) + 1));
   if (!input.empty()) {
-    const Dataset data = Dataset::open(input);
+    const Dataset data = open_input(input);
     for (int64_t i = 0; i < data.size(); ++i) printer.add(data.at(i));
   }
   printer.finish();

@@ -1,4 +1,5 @@
 // train, resume, check.
+#include <algorithm>
 #include <cstdio>
 
 #include "base/error.h"
@@ -7,6 +8,7 @@
 #include "cli/engine_commands.h"
 #include "cli/engine_common.h"
 #include "recipe/session.h"
+#include "tensor/process.h"
 
 namespace attune {
 
@@ -17,9 +19,6 @@ Recipe recipe_of(const Json& args) {
   const std::vector<std::string> sets = list_arg(args, "set");
   Recipe recipe = path.empty() ? recipe_from_flags(args, sets) : load_recipe(path, sets, args);
   if (path.empty()) log_info("recipe made from the flags:\n{}", recipe.resolved_yaml());
-  if (int_arg(args, "threads", 0) > 0)
-    recipe.threads = static_cast<int>(int_arg(args, "threads", 0));
-  if (args.contains("seed") && args["seed"].is_number()) recipe.seed = args["seed"].get<uint64_t>();
   return recipe;
 }
 
@@ -28,6 +27,29 @@ std::string metric_line(const Json& metrics) {
   for (const auto& [name, value] : metrics.items())
     if (value.is_number_float()) parts.push_back(format("{} {:.4f}", name, value.get<double>()));
   return join(parts, ", ");
+}
+
+/// "24: enc.*.self.q (12), enc.*.self.v (12)": how many sites, and which, all layers in one.
+std::string sites_in_short(const Names& sites) {
+  std::vector<std::pair<std::string, int64_t>> groups;
+  for (const std::string& site : sites) {
+    std::vector<std::string> parts = split(site, '.');
+    for (std::string& part : parts)
+      if (part.find_first_not_of("0123456789") == std::string::npos) part = "*";
+    const std::string name = join(parts, ".");
+    const auto same = [&](const std::pair<std::string, int64_t>& group) {
+      return group.first == name;
+    };
+    const auto found = std::find_if(groups.begin(), groups.end(), same);
+    if (found == groups.end())
+      groups.emplace_back(name, 1);
+    else
+      ++found->second;
+  }
+  std::vector<std::string> shown;
+  for (const std::pair<std::string, int64_t>& group : groups)
+    shown.push_back(group.second > 1 ? format("{} ({})", group.first, group.second) : group.first);
+  return format("{}{}{}", sites.size(), shown.empty() ? "" : ": ", join(shown, ", "));
 }
 
 int report_run(const Json& args, int status, const Json& result) {
@@ -77,8 +99,10 @@ int run_resume(const Json& args) {
 }
 
 int run_check(const Json& args) {
-  use_threads(args);
-  Session session(recipe_of(args));
+  Recipe recipe = recipe_of(args);
+  start_threads(recipe.threads);
+  check_output(recipe, flag_arg(args, "overwrite"));
+  Session session(std::move(recipe));
   session.train_config();  // mistakes that need no row come first
   const int64_t sample = std::min<int64_t>(session.train_view().size(), 20000);
   int64_t cut = 0, tokens = 0, longest = 0;
@@ -98,6 +122,9 @@ int run_check(const Json& args) {
   const std::vector<int64_t> counts = session.task().label_counts();
   for (size_t i = 0; i < counts.size(); ++i) labels[session.task().labels()[i]] = counts[i];
   const Cost cost = session.adaptation().cost();
+  Json methods = Json::array();
+  for (const std::pair<std::string, Names>& method : session.method_sites())
+    methods.push_back(Json{{"method", method.first}, {"sites", method.second}});
   const Json object{{"ok", true},
                     {"rows", rows},
                     {"labels", labels},
@@ -106,10 +133,14 @@ int run_check(const Json& args) {
                                     {"longest", longest},
                                     {"rows_cut", cut},
                                     {"rows_read", sample}}},
+                    {"methods", methods},
                     {"trained", Json{{"parameters", cost.trainable}, {"head", cost.head}}},
                     {"lr", session.train_config().lr},
                     {"rates", session.recipe().rates}};
   std::string text = join(session.summary(), "\n");
+  for (const Json& method : methods)
+    text += format("\nsites      {}: {}", method["method"].get<std::string>(),
+                   sites_in_short(method["sites"].get<Names>()));
   text += format(
       "\nlengths    {:.1f} tokens on average, the longest {}; {} of {} rows read are cut by "
       "max_length",

@@ -40,7 +40,7 @@ Input input_of(const Json& args) {
     fail(ErrorCode::BadInput, "nothing to read: give --data FILE (or -), or --text TEXT");
   if (!path.empty() && !input.texts.empty())
     fail(ErrorCode::BadInput, "give either --data or --text, not both");
-  if (!path.empty()) input.data = Dataset::open(path);
+  if (!path.empty()) input.data = open_input(path);
   return input;
 }
 
@@ -49,7 +49,7 @@ Input input_of(const Json& args) {
 int run_eval(const Json& args) {
   const std::string data = needed_arg(args, "data", "--data FILE");
   const std::unique_ptr<Target> target = target_of(args, true);
-  const DataView view = DataView::of(*target->task, Dataset::open(data));
+  const DataView view = DataView::of(*target->task, open_input(data));
   const Json metrics = evaluate(target->model(), *target->task, view, kBatchTokens);
   answer(args, metrics, metrics.dump(2));
   return 0;
@@ -131,6 +131,7 @@ Json tokens_json(const Tokenizer& tokenizer, const Record& record) {
 }  // namespace
 
 int run_tokenize(const Json& args) {
+  for (const std::string& adapter : list_arg(args, "adapter")) adapter_directory(adapter);
   const std::string folder = adapter_folder(text_arg(args, "target"));
   const Tokenizer tokenizer =
       Tokenizer::load(folder.empty() ? find_model(text_arg(args, "target"))

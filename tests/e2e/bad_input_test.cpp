@@ -219,7 +219,7 @@ TEST_F(Refused, OverwriteReplacesARun) {
   std::vector<std::string> args = train_args({"train.steps=3"});
   args.push_back("--overwrite");
   EXPECT_EQ(attune_json(args)["steps"], 3);
-  EXPECT_FALSE(exists("run/checkpoints/step-00000009"));
+  EXPECT_FALSE(exists("run/checkpoints/step-000009"));
 }
 
 TEST_F(Refused, AFullDiskLeavesTheEarlierCheckpoint) {
@@ -231,7 +231,7 @@ TEST_F(Refused, AFullDiskLeavesTheEarlierCheckpoint) {
       train_args({"output=disk/run", "methods=[]", "train.keep=5", "train.lr=1e-3"});
   args.push_back("--quiet");
   expect_refused(attune(args), 7, {"No space left on device"});
-  EXPECT_TRUE(exists("disk/run/checkpoints/step-00000003/state.safetensors"));
+  EXPECT_TRUE(exists("disk/run/checkpoints/step-000003/state.safetensors"));
   EXPECT_EQ(left_overs("disk/run"), std::vector<std::string>());
   EXPECT_EQ(::mount("tmpfs", path("disk").c_str(), "tmpfs", MS_REMOUNT, "size=99000k"), 0);
   const Outcome resumed = attune({"resume", "disk/run"});
@@ -246,8 +246,8 @@ TEST_F(Refused, ALossThatIsNotANumberStopsAndKeepsTheCheckpoint) {
   args.push_back("--quiet");
   const Outcome outcome = attune(args);
   expect_refused(outcome, 8, {"not a finite number at step ", "train.jsonl:", "train.lr"});
-  EXPECT_TRUE(exists("run/checkpoints/step-00000001/state.json") ||
-              exists("run/checkpoints/step-00000003/state.json"))
+  EXPECT_TRUE(exists("run/checkpoints/step-000001/state.json") ||
+              exists("run/checkpoints/step-000003/state.json"))
       << outcome.err;
   EXPECT_FALSE(exists("run/run.json"));
   EXPECT_EQ(left_overs("run"), std::vector<std::string>());

@@ -208,7 +208,7 @@ TEST_F(Anywhere, ARunIsResumedAndUsedFromAnotherFolder) {
   const std::string other = path("elsewhere");
   std::filesystem::create_directories(other);
   Child child(folder_.string(), train_args({"train.steps=4000", "train.save_every={steps: 2}"}));
-  while (!exists("run/checkpoints/step-00000002") && child.running()) ::usleep(2000);
+  while (!exists("run/checkpoints/step-000002") && child.running()) ::usleep(2000);
   child.kill(SIGTERM);
   EXPECT_EQ(child.wait().status, 143);
   EXPECT_EQ(run_program(folder_.string(), {"train", "run/recipe.yaml", "--set", "output=whole",

@@ -73,6 +73,10 @@ TEST_F(Images, AFolderOfPicturesTrainsAClassifier) {
   const Json predicted = attune_json({"predict", "run", "--data", "list.jsonl"});
   EXPECT_EQ(predicted["results"][0]["label"], "grey");
   EXPECT_EQ(predicted["results"][1]["label"], "colour");
+  attune_json({"forward", "run", "--input", "list.jsonl", "-o", "out.safetensors"});
+  write("gone.jsonl", "{\"image\": \"gone.png\"}\n");
+  expect_refused(attune({"forward", "run", "--input", "gone.jsonl", "-o", "x", "--quiet"}), 3,
+                 {"gone.jsonl:1: reading the image gone.png: there is no such file"});
 }
 
 TEST_F(Images, BatchesByRowsAndFullFineTuningLeaveACheckpoint) {

@@ -78,7 +78,7 @@ class Killed : public Workshop {
   void stop_with(int signal, int status) {
     train_whole({"train.steps=600", "train.save_every={steps: 60}", "train.eval_every=never"});
     Started started = start("stopped");
-    while (!exists("stopped/checkpoints/step-00000060") && started.child->running())
+    while (!exists("stopped/checkpoints/step-000060") && started.child->running())
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     started.child->kill(signal);
     const Outcome outcome = started.wait();
@@ -130,7 +130,7 @@ TEST_F(Killed, InsideASaveEndsWithTheSameBytes) {
     Started started = start(run);
     // A save has begun when its hidden folder is there; a few tenths of a millisecond more move the
     // moment within it.
-    const std::string writing = ".writing-step-0000000" + std::to_string(2 + inside);
+    const std::string writing = ".writing-step-00000" + std::to_string(2 + inside);
     while (!exists(run + "/checkpoints/" + writing) && started.child->running())
       std::this_thread::sleep_for(std::chrono::microseconds(50));
     std::this_thread::sleep_for(std::chrono::microseconds(300 * inside));
@@ -191,13 +191,13 @@ TEST_F(Killed, ADamagedCheckpointIsSkippedWithAWord) {
   train_whole({"train.steps=12"});
   sets_ = {"train.steps=12"};
   ASSERT_EQ(train({"train.steps=12", "output=damaged"}).status, 0);
-  const std::string newest = "damaged/checkpoints/step-00000012/state.safetensors";
+  const std::string newest = "damaged/checkpoints/step-000012/state.safetensors";
   std::string bytes = read(newest);
   bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
   write(newest, bytes);
   const Outcome outcome = attune({"resume", "damaged"});
   EXPECT_EQ(outcome.status, 0) << outcome.err;
-  EXPECT_NE(outcome.err.find("skipping the damaged checkpoint damaged/checkpoints/step-00000012"),
+  EXPECT_NE(outcome.err.find("skipping the damaged checkpoint damaged/checkpoints/step-000012"),
             std::string::npos)
       << outcome.err;
   EXPECT_NE(outcome.err.find("going on from step 9"), std::string::npos) << outcome.err;

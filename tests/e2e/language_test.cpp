@@ -113,7 +113,7 @@ TEST_F(Language, ResumingEndsAsWithoutAStop) {
                                          "train.steps=8", "--set", "train.save_every={steps: 4}"};
   ASSERT_EQ(attune(lm("whole", more)).status, 0);
   ASSERT_EQ(attune(lm("part", more)).status, 0);
-  std::filesystem::remove_all(folder_ / "part/checkpoints/step-00000008");
+  std::filesystem::remove_all(folder_ / "part/checkpoints/step-000008");
   const Outcome outcome = attune({"resume", "part"});
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_EQ(read("part/adapter/attune.safetensors"), read("whole/adapter/attune.safetensors"));

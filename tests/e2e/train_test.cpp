@@ -15,7 +15,7 @@ TEST_F(Train, ARecipeLeavesTheRunDirectoryThatIsPromised) {
   for (const char* name :
        {"run/recipe.yaml", "run/run.json", "run/log.jsonl", "run/trainer_state.json",
         "run/adapter/attune.json", "run/adapter/attune.safetensors",
-        "run/checkpoints/step-00000060/state.safetensors"})
+        "run/checkpoints/step-000060/state.safetensors"})
     EXPECT_TRUE(exists(name)) << name;
   EXPECT_FALSE(exists("run/model"));
   const Json record = json("run/run.json");

@@ -167,7 +167,7 @@ TEST_F(WarmStart, AnotherModelIsNamedWithItsArchitecture) {
 TEST_F(WarmStart, ARunDoesNotReplaceTheOneItStartsFrom) {
   std::vector<std::string> args = train_args({"init_from=first", "output=first", "train.steps=1"});
   args.insert(args.end(), {"--overwrite", "--quiet"});
-  expect_refused(attune(args), 2, {"init_from: first and the output first are the same run"});
+  expect_refused(attune(args), 2, {"init_from: first lies in the output directory first"});
   EXPECT_TRUE(exists(tensors("first")));
 }
 
@@ -176,7 +176,7 @@ TEST_F(WarmStart, ResumingDoesNotNeedTheOtherRun) {
   ASSERT_EQ(train({"init_from=first", "output=b", "train.steps=9"}).status, 0);
   EXPECT_EQ(read(tensors("a")), read(tensors("b")));
   std::filesystem::remove_all(folder_ / "first");
-  std::filesystem::remove_all(folder_ / "a/checkpoints/step-00000009");
+  std::filesystem::remove_all(folder_ / "a/checkpoints/step-000009");
   std::filesystem::remove_all(folder_ / "b/checkpoints");
   for (const char* run : {"a", "b"}) {
     const std::string before = read(tensors(run));
