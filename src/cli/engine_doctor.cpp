@@ -9,6 +9,7 @@
 #include "cli/engine_common.h"
 #include "kernels/gemm.h"
 #include "kernels/kernels.h"
+#include "kernels/self_check.h"
 
 namespace attune {
 
@@ -49,7 +50,21 @@ int run_doctor(const Json& args) {
   const double bf16_rate =
       bf16 ? kernels::measure_gemm(2048, 768, 768, kernels::DType::BF16, seconds) : 0;
   const std::string implementation = kernels::last_gemm_implementation();
-  const bool healthy = implementation.find("ref") == std::string::npos;
+  const bool fast = implementation.find("ref") == std::string::npos;
+  const std::vector<kernels::CheckedKernel> checked = kernels::self_check();
+  Json kernel_list = Json::array();
+  std::vector<std::string> wrong;
+  double worst = 0;  // as a share of what is allowed
+  for (const kernels::CheckedKernel& kernel : checked) {
+    kernel_list.push_back(Json{{"kernel", kernel.name},
+                               {"error", kernel.error},
+                               {"allowed", kernel.allowed},
+                               {"ok", kernel.ok()}});
+    worst = std::max(worst, kernel.error / kernel.allowed);
+    if (!kernel.ok())
+      wrong.push_back(format("{} is off by {:.2g}, {:.0e} is allowed", kernel.name, kernel.error,
+                             kernel.allowed));
+  }
   const Memory memory = memory_of_machine();
   const Json object{{"threads", kernels::threads()},
                     {"memory_bytes", memory.total},
@@ -60,7 +75,8 @@ int run_doctor(const Json& args) {
                     {"gemm_fp32_gflops", fp32_rate},
                     {"gemm_bf16_gflops", bf16_rate},
                     {"gemm_implementation", implementation},
-                    {"ok", healthy}};
+                    {"kernels", kernel_list},
+                    {"ok", fast && wrong.empty()}};
   std::string text = format(
       "threads        {}\nmemory         {}, {} of it available\ninstructions   {}\nprecision auto "
       "{}\nGEMM fp32      {:.0f} GF/s\n",
@@ -68,9 +84,19 @@ int run_doctor(const Json& args) {
       human_bytes(static_cast<double>(memory.available)), kernels::isa_name(kernels::isa()),
       bf16 ? "bf16" : "fp32", fp32_rate);
   if (bf16) text += format("GEMM bf16      {:.0f} GF/s\n", bf16_rate);
-  text += format("oneDNN path    {}", implementation);
+  text += format("oneDNN path    {}\n", implementation);
+  text += format("kernels        {} of {} agree with double precision",
+                 checked.size() - wrong.size(), checked.size());
+  text += wrong.empty() ? format(", the worst at {:.0f} % of what is allowed", 100 * worst)
+                        : ": " + join(wrong, "; ");
   answer(args, object, text);
-  if (!healthy)
+  if (!wrong.empty())
+    fail(ErrorCode::ProofFailed,
+         "kernels differ from double precision: {}; runs on this machine would train wrongly. "
+         "ATTUNE_ISA=avx2 (or ref) takes other kernels; please report it with `attune doctor "
+         "--json`",
+         join(wrong, "; "));
+  if (!fast)
     fail(ErrorCode::ProofFailed,
          "matrix products run oneDNN's slow reference path ({}); is libdnnl2 intact?",
          implementation);

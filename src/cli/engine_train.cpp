@@ -1,8 +1,10 @@
 // train, resume, check.
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/engine_commands.h"
@@ -101,7 +103,10 @@ int run_resume(const Json& args) {
 int run_check(const Json& args) {
   Recipe recipe = recipe_of(args);
   start_threads(recipe.threads);
-  check_output(recipe, flag_arg(args, "overwrite"));
+  check_output(recipe, true);
+  if (directory_exists(recipe.output) && !std::filesystem::is_empty(recipe.output))
+    log_warning("output: {} holds a run already; train replaces it only with --overwrite",
+                recipe.output);
   Session session(std::move(recipe));
   session.train_config();  // mistakes that need no row come first
   const int64_t sample = std::min<int64_t>(session.train_view().size(), 20000);

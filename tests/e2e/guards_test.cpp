@@ -77,7 +77,7 @@ TEST_F(Guards, OverwritingNeverTakesWhatTheRunIsMadeFrom) {
   EXPECT_TRUE(exists("a/model/model.safetensors"));
 }
 
-TEST_F(Guards, CheckRefusesAnOutputThatTrainWouldRefuse) {
+TEST_F(Guards, CheckWarnsOfAnOutputThatTrainWouldRefuse) {
   const Json first = attune_json({"check", "recipe.yaml"});
   ASSERT_EQ(first["methods"].size(), 1u);
   EXPECT_EQ(first["methods"][0]["method"], "lora");
@@ -86,9 +86,14 @@ TEST_F(Guards, CheckRefusesAnOutputThatTrainWouldRefuse) {
   EXPECT_NE(text.out.find("\nsites      lora: 12: enc.*.self.q (2), "), std::string::npos)
       << text.out;
   ASSERT_EQ(train({"train.steps=1"}).status, 0);
-  expect_refused(attune({"check", "recipe.yaml", "--quiet"}), 2,
-                 {"the output directory run exists already"});
-  EXPECT_EQ(attune_json({"check", "recipe.yaml", "--overwrite"})["ok"], true);
+  const Outcome again = attune({"check", "recipe.yaml"});
+  EXPECT_EQ(again.status, 0);
+  EXPECT_NE(again.err.find("run holds a run already; train replaces it only with --overwrite"),
+            std::string::npos)
+      << again.err;
+  write("other/notes.txt", "mine");
+  expect_refused(attune({"check", "recipe.yaml", "--set", "output=other", "--quiet"}), 2,
+                 {"other"});
 }
 
 TEST_F(Guards, SetComesAfterTheFlags) {

@@ -27,7 +27,7 @@ TEST_F(Output, EveryCommandPrintsOneObject) {
   write("two.jsonl", kTwoRows);
   attune_json(train_args({"train.steps=3"}));
   attune_json({"resume", "run"});
-  attune_json({"check", "recipe.yaml", "--overwrite"});
+  attune_json({"check", "recipe.yaml"});
   attune_json({"eval", "run", "--data", "train.jsonl"});
   attune_json({"inspect", "run"});
   attune_json({"forward", "run", "--input", "two.jsonl", "-o", "two.safetensors"});
@@ -210,7 +210,10 @@ TEST_F(Output, TheMachinesMemoryIsPrinted) {
   EXPECT_GT(machine["memory_bytes"].get<int64_t>(), int64_t{1} << 28);
   EXPECT_LE(machine["memory_available_bytes"].get<int64_t>(),
             machine["memory_bytes"].get<int64_t>());
-  EXPECT_NE(attune({"doctor"}).out.find("\nmemory         "), std::string::npos);
+  const Outcome text = attune({"doctor"});
+  EXPECT_NE(text.out.find("\nmemory         "), std::string::npos);
+  EXPECT_NE(text.out.find("agree with double precision"), std::string::npos);
+  for (const Json& kernel : machine["kernels"]) EXPECT_EQ(kernel["ok"], true) << kernel;
 }
 
 TEST_F(Output, ATagMayBeAWholeNumber) {
