@@ -24,7 +24,7 @@ AdapterSet& Adaptation::State::need(std::string_view name) {
 }
 
 Adaptation::Adaptation(Model& model, const Registry<Tuner>& methods, uint64_t seed)
-    : state_(new State{model, methods, seed, {}, {}, {}, {}}) {}
+    : state_(new State{model, methods, seed, {}, {}, {}, {}, {}}) {}
 
 Adaptation::~Adaptation() {
   unmerge();
@@ -109,50 +109,29 @@ std::vector<TunerSpec> Adaptation::specs(std::string_view name) const {
   return result;
 }
 
-namespace {
-
-/// Makes an edit act with `factor` of its strength; false when it has none.
-bool weaken(Edit& edit, double factor) {
-  if (LowRank* low = std::get_if<LowRank>(&edit)) {
-    low->scale *= factor;
-  } else if (Shift* shift = std::get_if<Shift>(&edit)) {
-    shift->by = shift->by * factor;
-  } else if (Scale* scale = std::get_if<Scale>(&edit)) {
-    if (scale->in.defined()) scale->in = 1 + (scale->in - 1) * factor;
-    if (scale->out.defined()) scale->out = 1 + (scale->out - 1) * factor;
-  } else if (Reweight* reweight = std::get_if<Reweight>(&edit)) {
-    reweight->map = [map = reweight->map, factor](const Tensor& w) {
-      return w + (map(w) - w) * factor;
-    };
-  } else if (Apply* apply = std::get_if<Apply>(&edit)) {
-    apply->fn = [fn = apply->fn, factor](const View& view) {
-      return view.x + (fn(view) - view.x) * factor;
-    };
-  } else {
-    return std::holds_alternative<Observe>(edit);
-  }
-  return true;
-}
-
-}  // namespace
-
 void Adaptation::scale(std::string_view name, double factor) {
   at::NoGradGuard no_grad;
-  for (Attached& attached : state_->need(name).tuners) {
-    for (const Owned& owned : attached.recorder->owned()) {
-      if (owned.role != Owned::Role::Thawed) continue;
-      const WeightSlot& slot = state_->model.slot(*state_->site_of(owned));
-      if (slot.fresh) continue;  // a new head has no base to go back to
-      const Tensor base = ends_with(owned.name, "/weight") ? slot.dense() : slot.bias;
-      owned.value.detach().copy_(base + (owned.value.detach() - base) * factor);
-      mark_changed(owned.value);
-    }
-    for (std::pair<int, Edit>& entry : attached.recorder->edits())
-      if (!weaken(entry.second, factor))
+  for (const Attached& attached : state_->need(name).tuners)
+    for (const std::pair<int, Edit>& entry : attached.recorder->edits())
+      if (!weakened(entry.second, factor))
         fail(ErrorCode::Unsupported,
              "scaling an adapter by {}: {} of method {} has no strength to scale", factor,
              verb_name(entry.second), attached.spec.method);
+  std::set<const void*> seen;  // two methods that train one tensor share it
+  for (Attached& attached : state_->need(name).tuners) {
+    attached.recorder->scale(factor);
+    for (const Owned& owned : attached.recorder->owned()) {
+      if (owned.role != Owned::Role::Thawed ||
+          !seen.insert(owned.value.unsafeGetTensorImpl()).second)
+        continue;
+      if (state_->model.slot(*state_->site_of(owned)).fresh)
+        continue;  // a new head has no base to go back to
+      const Tensor value = owned.value.detach(), base = owned.base.to(value.scalar_type());
+      value.copy_(base + (value - base) * factor);
+      mark_changed(owned.value);
+    }
   }
+  state_->plan();
 }
 
 namespace {

@@ -1,4 +1,6 @@
 // Folding edits into weights, and back.
+#include <set>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "core/adaptation_state.h"
@@ -40,8 +42,18 @@ class Folding {
     const Site& site = model_.sites()[static_cast<size_t>(owned.site)];
     if (site.copy_of >= 0) return;  // its mixture is refused by itself
     Affine& map = map_of(site);
-    // Shared with the trained tensor until unmerge: a whole model is not copied to be written.
-    (ends_with(owned.name, "/weight") ? map.weight : map.bias) = owned.value.detach();
+    const bool weight = ends_with(owned.name, "/weight");
+    const WeightSlot& slot = model_.slot(site);
+    const Tensor value = owned.value.detach();
+    Tensor& whole = weight ? map.weight : map.bias;
+    // Shared with the trained tensor until unmerge: a whole model is not copied to be written. What
+    // another set has folded in before stays.
+    if (slot.fresh || owned.base.is_same(weight ? slot.weight : slot.bias))
+      whole = value;
+    else if (is_head(site) && at::equal(whole, value))
+      return;
+    else if (seen_.insert(owned.value.unsafeGetTensorImpl()).second)
+      whole = whole + (value - owned.base.to(value.scalar_type()));
   }
 
   void edit(const std::string& method, int id, const Edit& edit) {
@@ -128,6 +140,7 @@ class Folding {
   Model& model_;
   std::map<int, int> users_;
   std::map<int, Affine> maps_;
+  std::set<const void*> seen_;  // trained tensors that joined others
   std::vector<std::pair<const Site*, const Edit*>> before_, after_;
   std::vector<std::string> refused_;
   bool unties_ = false;

@@ -1,16 +1,23 @@
 // What runs where: the plan of an adaptation's edits.
+#include <algorithm>
 #include <set>
 
 #include "base/error.h"
 #include "base/random.h"
 #include "base/text.h"
 #include "core/adaptation_state.h"
+#include "tensor/autograd.h"
+#include "tensor/late_rows.h"
 #include "tensor/torch.h"
 
 namespace attune {
 
 std::string tuner_label(const AdapterSet& set, const Attached& attached) {
   return format("{}/{}.{}", set.name, attached.number, attached.spec.method);
+}
+
+bool is_head(const Site& site) {
+  return starts_with(site.name, "head.");
 }
 
 namespace {
@@ -38,11 +45,70 @@ void Adaptation::State::plan_thawed(Plan& plan, const Recorder& recorder) const 
                             : site.storage == own.storage && site.kind == SiteKind::Weight;
       if (!same || site.hidden) continue;
       SitePlan& at = plan.need(site.id);
-      if (site.copy_of >= 0 && own.copy_of < 0 && (weight ? at.own_weight : at.own_bias))
-        continue;  // the copy trains its own
-      (weight ? at.weight : at.bias) = owned.value;
-      if (own.copy_of >= 0) (weight ? at.own_weight : at.own_bias) = true;
+      bool& at_own = weight ? at.own_weight : at.own_bias;
+      std::vector<Share>& shares = weight ? at.weights : at.biases;
+      if (site.copy_of >= 0 && own.copy_of < 0 && at_own) continue;  // the copy trains its own
+      if (own.copy_of >= 0 && !at_own) shares.clear();
+      at_own = at_own || own.copy_of >= 0;
+      const bool seen = std::any_of(shares.begin(), shares.end(), [&](const Share& share) {
+        return share.value.is_same(owned.value);  // several tuners of one set train it
+      });
+      if (!seen) shares.push_back({owned.value, owned.base});
     }
+  }
+}
+
+/// One set's value stands in for the base tensor as it is; several add up: theta0 + sum (theta_s -
+/// theta0). Reference: Ansell et al. 2022, arXiv 2110.07560, section 3.3 (composition).
+void Adaptation::State::plan_sums(Plan& plan) {
+  std::vector<Sum>& found = sums[&plan];
+  found.clear();
+  for (const Site& site : model.sites()) {
+    SitePlan* at = plan.mutable_at(site.id);
+    for (const bool weight : {true, false}) {
+      if (at == nullptr || (weight ? at->weights : at->biases).empty()) continue;
+      const std::vector<Share>& shares = weight ? at->weights : at->biases;
+      const WeightSlot& slot = model.slot(site);
+      const bool alone =
+          shares.size() == 1 && shares[0].base.is_same(weight ? slot.weight : slot.bias);
+      (weight ? at->weight : at->bias) = shares.back().value;
+      // A new head has nothing to add to: who loads adapters together makes sure that they agree.
+      if (!alone && !slot.fresh) found.push_back({site.id, weight, {}});
+    }
+  }
+}
+
+namespace {
+
+bool same_as_before(const std::vector<Share>& shares, size_t place) {
+  return std::any_of(
+      shares.begin(), shares.begin() + static_cast<std::ptrdiff_t>(place),
+      [&](const Share& other) { return at::equal(other.value, shares[place].value); });
+}
+
+}  // namespace
+
+void Adaptation::State::add_up(Plan& plan) {
+  for (Sum& sum : sums[&plan]) {
+    SitePlan& at = *plan.mutable_at(sum.site);
+    const Site& site = model.sites()[static_cast<size_t>(sum.site)];
+    const WeightSlot& slot = model.slot(site);
+    const std::vector<Share>& shares = sum.weight ? at.weights : at.biases;
+    std::vector<int64_t> versions;
+    bool graph = false;
+    for (const Share& share : shares) {
+      bring_rows(share.value);
+      versions.push_back(version_of(share.value));
+      graph = graph || (at::GradMode::is_enabled() && share.value.requires_grad());
+    }
+    if (!graph && versions == sum.versions) continue;
+    Tensor total = sum.weight ? slot.dense() : slot.bias;
+    for (size_t i = 0; i < shares.size(); ++i)
+      if (graph || !is_head(site) || !same_as_before(shares, i))
+        total = total + (shares[i].value - shares[i].base.to(shares[i].value.scalar_type()));
+    (sum.weight ? at.weight : at.bias) = total;
+    if (sum.weight) at.copies = WeightCopies();
+    sum.versions = graph ? std::vector<int64_t>() : std::move(versions);  // a graph is one pass's
   }
 }
 
@@ -91,18 +157,26 @@ void Adaptation::State::plan_experts(Plan& plan) const {
 void Adaptation::State::prepare(const Pass& pass, const AdapterSet* only) const {
   for (const AdapterSet& set : sets)
     if (only != nullptr ? &set == only : set.enabled)
-      for (const Attached& attached : set.tuners) attached.tuner->prepare(pass);
+      for (const Attached& attached : set.tuners) {
+        attached.tuner->prepare(pass);
+        attached.recorder->refresh();
+      }
 }
 
 void Adaptation::State::plan() {
   Plan& plan = model.plan();
   plan.clear();
   set_plans.clear();
+  sums.clear();
   hide_unused_copies();
   for (const AdapterSet& set : sets)
     if (set.enabled) plan_set(plan, set);
   plan_experts(plan);
-  plan.prepare = [this](const Pass& pass) { prepare(pass, nullptr); };
+  plan_sums(plan);
+  plan.prepare = [this](const Pass& pass) {
+    prepare(pass, nullptr);
+    add_up(model.plan());
+  };
   plan.of_set = [this](int32_t set) -> const Plan& { return plan_of(set); };
 }
 
@@ -116,7 +190,11 @@ const Plan& Adaptation::State::plan_of(int32_t index) {
   const AdapterSet& set = *std::next(sets.begin(), index);
   plan_set(plan, set);
   plan_experts(plan);
-  plan.prepare = [this, &set](const Pass& pass) { prepare(pass, &set); };
+  plan_sums(plan);
+  plan.prepare = [this, &set, &plan](const Pass& pass) {
+    prepare(pass, &set);
+    add_up(plan);
+  };
   return plan;
 }
 
@@ -141,7 +219,7 @@ void Adaptation::State::drop_unused_thaws(AdapterSet& set) {
     bool used = false;
     for (const Attached& attached : set.tuners)
       for (const Owned& owned : attached.recorder->owned())
-        used = used || owned.value.is_same(it->second);
+        used = used || owned.value.is_same(it->second.value);
     it = used ? std::next(it) : set.thawed.erase(it);
   }
 }

@@ -35,9 +35,17 @@ struct Adaptation::State {
     Tensor weight, bias;
     std::shared_ptr<const kernels::QuantizedMatrix> codes;
   };
+  /// A base tensor whose stand-in is added up from what several sets train, or from what one set
+  /// trains and another has folded in.
+  struct Sum {
+    int site;
+    bool weight;
+    std::vector<int64_t> versions;  // of what went into it; empty: never made
+  };
   std::vector<PreImage> merged;
   std::vector<std::string> merged_sets;
   std::map<int32_t, Plan> set_plans;  // of single sets, made when a batch names one
+  std::map<const Plan*, std::vector<Sum>> sums;
 
   AdapterSet* find(std::string_view name);
   AdapterSet& need(std::string_view name);  // BadInput when absent
@@ -49,15 +57,21 @@ struct Adaptation::State {
   void plan();
   void plan_set(Plan& plan, const AdapterSet& set) const;
   void plan_thawed(Plan& plan, const Recorder& recorder) const;
+  void plan_sums(Plan& plan);
+  void add_up(Plan& plan);
   void plan_edit(Plan& plan, int site, const SitePlan::Entry& entry) const;
   void plan_experts(Plan& plan) const;
-  void prepare(const Pass& pass, const AdapterSet* only) const;
+  void prepare(const Pass& pass, const AdapterSet* only) const;  // the tuners of one set, or of all
   const Plan& plan_of(int32_t set);
   void hide_unused_copies();
   static void drop_unused_thaws(AdapterSet& set);
   /// Errors: BadInput when the new last tuner of the set cannot stand beside another.
   void check_partners(const AdapterSet& set) const;
 };
+
+/// Part of a head: adapters that belong together (PEFT's, of one mixture) each hold it whole, so
+/// that equal values in several sets are one change.
+bool is_head(const Site& site);
 
 /// "default/0.lora".
 std::string tuner_label(const AdapterSet& set, const Attached& attached);

@@ -101,6 +101,17 @@ Edit& Recorder::add(const Site& site, Edit edit) {
   return edits_.back().second;
 }
 
+void Recorder::scale(double factor) {
+  strength_ *= factor;
+  scaled_ = edits_;
+  refresh();
+}
+
+void Recorder::refresh() {
+  for (size_t i = 0; strength_ != 1 && i < edits_.size(); ++i)
+    scaled_[i].second = *weakened(edits_[i].second, strength_);
+}
+
 std::vector<std::vector<Site>> Recorder::route(const Site& part, Route edit) {
   if (edit.experts < 1 || edit.top_k < 1 || edit.top_k > edit.experts)
     fail(ErrorCode::BadInput,
@@ -122,8 +133,10 @@ std::vector<std::vector<Site>> Recorder::route(const Site& part, Route edit) {
 
 void Recorder::thaw_part(const Site& site, const Learn& learn, Part part, const Tensor& base) {
   // A copy in a mixture trains its own tensor, whatever tensor it began from.
-  Tensor& value = thawed_[{site.copy_of >= 0 ? -1 - site.id : site.storage, part}];
+  Share& share = thawed_[{site.copy_of >= 0 ? -1 - site.id : site.storage, part}];
+  Tensor& value = share.value;
   if (!value.defined()) {
+    share.base = base;
     value = as_leaf(base.detach().to(model_.numerics().master(), false, /*copy=*/true));
     const WeightSlot& slot = model_.slot(site);
     if (slot.copies.weight_is_mapped() && base.is_same(slot.weight))
@@ -135,7 +148,7 @@ void Recorder::thaw_part(const Site& site, const Learn& learn, Part part, const 
     if (other.value.is_same(value)) return;  // a tied site: one tensor
   const bool decays =
       part == Part::Weight && site.weight != WeightKind::Norm && site.weight != WeightKind::Vector;
-  own({name, Owned::Role::Thawed, site.id, value, learn, decays});
+  own({name, Owned::Role::Thawed, site.id, value, learn, decays, share.base});
 }
 
 void Recorder::thaw(const Site& site, Learn learn, Part part) {

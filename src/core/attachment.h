@@ -19,11 +19,12 @@ struct Owned {
   Tensor value;
   Learn learn;
   bool decays = true;  // the optimizer's own rule: no decay on biases and norms
+  Tensor base = {};    // thawed: the model's tensor when it began
 };
 
 /// Thawed tensors by (storage, part), shared by every tuner of one model that trains the same
 /// tensor.
-using Thawed = std::map<std::pair<int, Part>, Tensor>;
+using Thawed = std::map<std::pair<int, Part>, Share>;
 
 /// The engine's side of Attachment: records what a tuner declares, without touching the model.
 class Recorder final : public Attachment {
@@ -55,8 +56,14 @@ class Recorder final : public Attachment {
   Tensor zeros(const std::vector<int64_t>& shape) const override;
   Tensor ones(const std::vector<int64_t>& shape) const override;
 
-  const std::deque<std::pair<int, Edit>>& edits() const { return edits_; }
-  std::deque<std::pair<int, Edit>>& edits() { return edits_; }
+  /// What acts: the method's edits, with their strength where that is not 1.
+  const std::deque<std::pair<int, Edit>>& edits() const {
+    return strength_ == 1 ? edits_ : scaled_;
+  }
+  /// Multiplies the strength of the edits, which all have one; new addresses.
+  void scale(double factor);
+  /// After the method's prepare, which may have made its edits anew.
+  void refresh();
   const std::vector<Owned>& owned() const { return owned_; }
   const std::string& method() const { return method_; }
 
@@ -71,6 +78,8 @@ class Recorder final : public Attachment {
   std::string method_;
   uint64_t seed_;
   std::deque<std::pair<int, Edit>> edits_;  // a deque: addresses stay
+  double strength_ = 1;
+  std::deque<std::pair<int, Edit>> scaled_;  // edits_ with that strength
   std::vector<Owned> owned_;
 };
 

@@ -83,6 +83,29 @@ bool folds(const Site& site, const Edit& edit) {
   return !is<Shift>(edit) || site.bias;
 }
 
+std::optional<Edit> weakened(const Edit& edit, double factor) {
+  Edit result = edit;
+  if (LowRank* low = std::get_if<LowRank>(&result)) {
+    low->scale *= factor;
+  } else if (Shift* shift = std::get_if<Shift>(&result)) {
+    shift->by = shift->by * factor;
+  } else if (Scale* scale = std::get_if<Scale>(&result)) {
+    if (scale->in.defined()) scale->in = 1 + (scale->in - 1) * factor;
+    if (scale->out.defined()) scale->out = 1 + (scale->out - 1) * factor;
+  } else if (Reweight* reweight = std::get_if<Reweight>(&result)) {
+    reweight->map = [map = reweight->map, factor](const Tensor& w) {
+      return w + (map(w) - w) * factor;
+    };
+  } else if (Apply* apply = std::get_if<Apply>(&result)) {
+    apply->fn = [fn = apply->fn, factor](const View& view) {
+      return view.x + (fn(view) - view.x) * factor;
+    };
+  } else if (!is<Observe>(edit)) {
+    return std::nullopt;
+  }
+  return result;
+}
+
 namespace {
 
 Affine fold_projection(const Affine& map, const Edit& edit) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -85,6 +86,9 @@ bool by_row(const Site& site, const Edit& edit);
 bool goes_on(const Site& site, const Edit& edit);
 /// Can it be merged into the model's weights?
 bool folds(const Site& site, const Edit& edit);
+
+/// The edit with `factor` of its strength; nothing when it has none to scale.
+std::optional<Edit> weakened(const Edit& edit, double factor);
 
 /// The weight and bias of one projection.
 struct Affine {

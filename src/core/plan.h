@@ -13,6 +13,11 @@
 
 namespace attune {
 
+/// A set's part in a base tensor that it trains: it adds value - base.
+struct Share {
+  Tensor value, base;
+};
+
 /// What runs at one site: the edits in attachment order, and what stands in for the base tensors.
 struct SitePlan {
   struct Entry {
@@ -23,6 +28,7 @@ struct SitePlan {
   };
   std::vector<Entry> edits;
   Tensor weight, bias;                        // thawed values; undefined: the base
+  std::vector<Share> weights, biases;         // what they are made from, one a set
   bool own_weight = false, own_bias = false;  // thawed for this expert's copy alone
   WeightCopies copies;                        // compute copies of a thawed weight
   bool read = false;                          // some function reads this site's value,

@@ -1,14 +1,17 @@
 #include "recipe/target.h"
 
 #include <cstdlib>
+#include <map>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "core/attachment.h"
 #include "exchange/peft.h"
 #include "nn/transformer.h"
 #include "recipe/model_path.h"
 #include "recipe/session.h"
+#include "tensor/torch.h"
 
 namespace attune {
 
@@ -194,6 +197,46 @@ void attach_adapter(Target& target, const std::string& set, const std::string& d
   load_adapter(*target.adaptation, set, ours, target.loaded.fingerprint);
 }
 
+/// One adapter of several that act together.
+struct Acting {
+  std::string set, directory;
+};
+
+/// Labels are numbered by the card that the task is made from.
+void check_labels(const Target& target, const std::string& first, const std::string& other) {
+  const std::string ours = adapter_folder(other);
+  if (ours.empty() || !target.card.task_state.is_object()) return;
+  const Json here = target.card.task_state.value("labels", Json::array());
+  const Json there = read_adapter_card(ours).task_state.value("labels", Json::array());
+  if (here.empty() || there.empty() || here == there) return;
+  fail(ErrorCode::BadInput,
+       "the adapters {} and {} do not number the same labels alike: {} and {}; give one of them at "
+       "a "
+       "time, or train both with the same labels in the same order (init_from takes them over)",
+       first, other, here.dump(), there.dump());
+}
+
+/// Changes of base tensors add up; of a tensor that the checkpoint lacks there can be one value.
+void check_heads(const Target& target, const std::vector<Acting>& adapters) {
+  std::map<std::string, std::pair<Tensor, std::string>> heads;  // by name: value, whose
+  for (const Acting& adapter : adapters) {
+    for (const Recorder* recorder : target.adaptation->recorders(adapter.set)) {
+      for (const Owned& owned : recorder->owned()) {
+        if (owned.role != Owned::Role::Thawed) continue;
+        const Site& site = target.loaded.model->sites()[static_cast<size_t>(owned.site)];
+        if (!target.loaded.model->slot(site).fresh) continue;
+        const auto& [value, whose] =
+            heads.try_emplace(owned.name, owned.value, adapter.directory).first->second;
+        if (!at::equal(value.detach(), owned.value.detach()))
+          fail(ErrorCode::BadInput,
+               "the adapters {} and {} each have a head of their own ({}), and only one can act; "
+               "give one of them at a time",
+               whose, adapter.directory, owned.name);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Target> open_target(const TargetRequest& request) {
@@ -207,14 +250,20 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
     target->tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(sources.directory));
   target->adaptation =
       std::make_unique<Adaptation>(target->model(), target->methods, sources.load.seed);
-  if (!target->run.empty() || !sources.peft.empty())
-    attach_adapter(*target, "default", request.name);
+  std::vector<Acting> acting;
+  if (!target->run.empty() || !sources.peft.empty()) acting.push_back({"default", request.name});
+  std::vector<double> factors(acting.size(), 1);
   for (size_t i = 0; i < request.adapters.size(); ++i) {
     const Strength strength = strength_of(request.adapters[i]);
-    const std::string set = format("adapter{}", i + 1);
-    attach_adapter(*target, set, strength.directory);
-    if (strength.factor != 1) target->adaptation->scale(set, strength.factor);
+    acting.push_back({format("adapter{}", i + 1), strength.directory});
+    factors.push_back(strength.factor);
   }
+  for (size_t i = 0; i < acting.size(); ++i) {
+    if (i > 0) check_labels(*target, acting[0].directory, acting[i].directory);
+    attach_adapter(*target, acting[i].set, acting[i].directory);
+    if (factors[i] != 1) target->adaptation->scale(acting[i].set, factors[i]);
+  }
+  check_heads(*target, acting);
   const bool readable = target->tokenizer != nullptr || reads_images(target->model());
   if (!readable && request.need_task)
     fail(ErrorCode::NotFound,

@@ -66,6 +66,37 @@ TEST_P(Methods, RecomputedBlocksGiveTheSameLossAndGradients) {
   }
 }
 
+TEST_P(Methods, ItsStrengthScalesOrItSaysThatItHasNone) {
+  for (size_t i = 0; i < model_->slots(); ++i)
+    model_->slot_at(i).fresh = false;  // a new head has no base to go back to
+  const Tensor base = logits(*model_, batch_);
+  Values at;
+  for (const double strength : {1.0, 0.5, 0.0}) {
+    adapt();
+    disturb(*adaptation_);
+    try {
+      adaptation_->scale("default", strength);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::Unsupported);
+      EXPECT_NE(std::string(error.what()).find("of method " + method() + " has no strength"),
+                std::string::npos)
+          << error.what();
+      return;
+    }
+    const Tensor first = logits(*model_, batch_);
+    EXPECT_TRUE(same_bits(logits(*model_, batch_), first)) << "every pass acts alike";
+    at[std::to_string(strength)] = first;
+    if (merges()) {
+      EXPECT_LE(distance(logits(*model_, batch_), first), 1e-10);
+    }
+    adaptation_.reset();
+  }
+  const Tensor whole = at.at(std::to_string(1.0)), half = at.at(std::to_string(0.5));
+  EXPECT_LE(distance(at.at(std::to_string(0.0)), base), 1e-12);
+  EXPECT_GT(distance(half, whole), 1e-9);
+  EXPECT_GT(distance(half, base), 1e-9);
+}
+
 TEST_P(Methods, TrainingLeavesTheBaseBitIdenticalAndRemovalGivesItBack) {
   const Values base = base_tensors(*model_), outputs = everything(*model_, batch_);
   adapt();
