@@ -52,6 +52,8 @@ struct Apply {
   Names reads;
   // What fn makes of a row depends on that row alone, and on the same row of what it reads.
   bool by_row = false;
+  // A pass in training leaves something behind (running statistics), so fn runs once a pass.
+  bool stateful = false;
 };  // x <- fn(view)
 struct Observe {
   std::function<void(const View&)> see;

@@ -103,6 +103,8 @@ bool Forward::repeatable(const std::string& block) const {
     for (const SitePlan::Entry& entry : plan->edits) {
       if (std::holds_alternative<Keep>(*entry.edit)) return false;  // what leaves is remembered
       if (here && (entry.passing || std::holds_alternative<Observe>(*entry.edit))) return false;
+      const Apply* apply = std::get_if<Apply>(entry.edit);
+      if (here && apply != nullptr && apply->stateful) return false;
     }
   }
   return true;

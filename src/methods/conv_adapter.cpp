@@ -55,6 +55,9 @@ struct ConvLayer {
   Tensor up, up_bias;  // [d, b], [d]
   double dropout = 0, scale = 1;
 
+  /// A batch norm takes the statistics of every pass in training.
+  bool stateful() const { return norm.kind == InnerNorm::Kind::Batch; }
+
   /// In the master type: the inner rows are narrow.
   Tensor inner(const Tensor& x, const View& view) const {
     Tensor h = cast(dense(x, down, down_bias), down.scalar_type());
@@ -152,7 +155,9 @@ class ConvAdapter final : public Tuner {
       attachment.add(site, Apply{[layer, residual](const View& view) {
                                    return layer.run(view, view.x, residual ? view.x : Tensor());
                                  },
-                                 {}});
+                                 {},
+                                 /*by_row=*/false,
+                                 layer.stateful()});
       return;
     }
     const Site* input = find_site(attachment.all_sites(), part_of(site) + "in");
@@ -165,7 +170,7 @@ class ConvAdapter final : public Tuner {
       const Tensor& x = view.reads.at(read);
       return layer.run(view, x, residual ? view.x + x : view.x);
     };
-    attachment.add(site, Apply{run, {input->name}});
+    attachment.add(site, Apply{run, {input->name}, /*by_row=*/false, layer.stateful()});
   }
 
   ConvLayer new_layer(Attachment& attachment, const Site& site) const {

@@ -139,6 +139,36 @@ std::string variant_name(const ::testing::TestParamInfo<std::tuple<std::string, 
   return format("{}_{}_{}", std::get<0>(info.param), kVariants[number].method, number);
 }
 
+/// Statistics and gradients of a serial adapter with a batch norm after one pass.
+Values after_one_pass(const std::string& insertion, int recompute) {
+  HeadRequest head;
+  head.kind = HeadKind::Sequence;
+  head.labels = 3;
+  const std::unique_ptr<Model> model =
+      model_of("bert", head, kernels::DType::F64, Json::object(), recompute);
+  const Registry<Tuner> registry = methods();
+  Adaptation adaptation(*model, registry, 1);
+  adaptation.add("default",
+                 {"conv_adapter",
+                  Json{{"size", 3}, {"kernel", 3}, {"norm", "batch"}, {"insertion", insertion}}});
+  disturb(adaptation);
+  backward(loss(*model, training(batch_of(*model, {5, 2, 7})), &adaptation), recompute != 0);
+  Values result = copies(adaptation, "default");
+  for (const Param& param : adaptation.trainable())
+    result["gradient of " + param.name] = param.value.grad().clone();
+  return result;
+}
+
+TEST(ConvAdapterStatistics, ARecomputedPassIsCountedOnce) {
+  for (const char* insertion : {"serial", "parallel"}) {
+    const Values kept = after_one_pass(insertion, 0), again = after_one_pass(insertion, -1);
+    ASSERT_EQ(again.size(), kept.size());
+    for (const Values::value_type& entry : kept)
+      EXPECT_LE(distance(again.at(entry.first), entry.second), 1e-13)
+          << insertion << " " << entry.first;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Every, AdapterVariants,
                          ::testing::Combine(::testing::ValuesIn(architecture_names()),
                                             ::testing::Range(size_t{0}, kVariants.size())),
