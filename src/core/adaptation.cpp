@@ -56,6 +56,7 @@ Tuner& Adaptation::add(const std::string& set_name, const TunerSpec& spec,
     attached.recorder = std::make_unique<Recorder>(
         state_->model, set->thawed, format("{}.{}", number, spec.method), state_->seed);
     attached.tuner->attach(*attached.recorder);
+    attached.recorder->check_outputs();
     set->tuners.push_back(std::move(attached));
     added = true;
     state_->check_partners(*set);

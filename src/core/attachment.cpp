@@ -156,6 +156,7 @@ void Recorder::thaw(const Site& site, Learn learn, Part part) {
     fail(ErrorCode::BadInput, "{}: site {} ({}) holds no tensor that could be trained", method_,
          site.name, kind_name(site.kind));
   const WeightSlot& slot = model_.slot(site);
+  if (part != Part::Bias) thawed_sites_.insert(site.id);
   if (part != Part::Bias && slot.codes != nullptr)
     fail(ErrorCode::Unsupported,
          "{}: the weight of {} is kept as {} codes, which cannot be trained. Train another method "
@@ -165,6 +166,21 @@ void Recorder::thaw(const Site& site, Learn learn, Part part) {
   if (part != Part::Bias && slot.weight.defined())
     thaw_part(site, learn, Part::Weight, slot.weight);
   if (part != Part::Weight && slot.bias.defined()) thaw_part(site, learn, Part::Bias, slot.bias);
+}
+
+void Recorder::check_outputs() const {
+  for (const int id : thawed_sites_) {
+    const Site& output = model_.sites()[static_cast<size_t>(id)];
+    if (!starts_with(output.name, "head.")) continue;
+    for (const Site& other : model_.sites())
+      if (other.storage == output.storage && other.copy_of < 0 &&
+          thawed_sites_.count(other.id) == 0)
+        fail(ErrorCode::BadInput,
+             "{}: {} and {} are one tensor in this model (tied embeddings), so training the output "
+             "alone would train the embeddings too; choose both, as in full: {{sites: [\"head.*\", "
+             "\"{}\"]}}, or give {} an update of its own (lora)",
+             method_, output.name, other.name, other.name, output.name);
+  }
 }
 
 Tensor Recorder::normal(const Site& site, std::string_view name, const std::vector<int64_t>& shape,

@@ -1,6 +1,7 @@
 #pragma once
 #include <deque>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -66,6 +67,9 @@ class Recorder final : public Attachment {
   void refresh();
   const std::vector<Owned>& owned() const { return owned_; }
   const std::string& method() const { return method_; }
+  /// Errors: BadInput when an output trains whose tensor is also that of a site that was not chosen
+  /// (tied embeddings).
+  void check_outputs() const;
 
  private:
   std::string sites_that_admit(const Site& site, const Edit& edit) const;
@@ -81,6 +85,7 @@ class Recorder final : public Attachment {
   double strength_ = 1;
   std::deque<std::pair<int, Edit>> scaled_;  // edits_ with that strength
   std::vector<Owned> owned_;
+  std::set<int> thawed_sites_;  // those that were asked for, tied or not
 };
 
 /// Values of a named random stream as a tensor.

@@ -41,7 +41,11 @@ std::vector<BaseTensor> thaw_chosen(Attachment& attachment, const ThawChoice& ch
   std::vector<BaseTensor> result;
   std::set<Key> seen;
   const auto thaw = [&](const Site& site, Part part, const Tensor& base) {
-    if (!base.defined() || !seen.insert(key_of(site, part)).second) return;
+    if (!base.defined()) return;
+    if (!seen.insert(key_of(site, part)).second) {
+      attachment.thaw(site, {}, part);  // chosen with the site it is tied to
+      return;
+    }
     const std::string name = part == Part::Weight ? "weight" : "bias";
     Learn learn;
     if (masked)
