@@ -1,5 +1,6 @@
 // Adversarial training on embeddings: a small perturbation that raises the loss (FGM, PGD) or
 // changes what the model predicts (SMART) joins every step.
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -34,8 +35,8 @@ class Adversarial final : public TrainingPolicy {
       return options.node(key).text() == "auto" ? automatic : options.get<double>(key);
     };
     const bool smart = mode_ == Mode::Smart;
-    epsilon_ = number("epsilon", smart ? 1e-5 : 1.0);
     step_size_ = number("step_size", smart ? 1e-3 : 0.3);
+    epsilon_ = number("epsilon", smart ? step_size_ : 1.0);
     noise_ = number("noise", smart ? 1e-5 : 0.0);
     steps_ = static_cast<int64_t>(number("steps", mode_ == Mode::Pgd ? 3 : 1));
     if (mode_ == Mode::Fgm && steps_ != 1)
@@ -49,7 +50,19 @@ class Adversarial final : public TrainingPolicy {
            options.where("noise"));
   }
 
-  void begin(TrainState& state) override { check_globs(state, sites_); }
+  void begin(TrainState& state) override {
+    check_globs(state, sites_);
+    if (mode_ != Mode::Smart || weight_ == 0 ||
+        state.model.numerics().compute != kernels::DType::BF16)
+      return;
+    constexpr double kHalfUlp = 1.0 / 256;  // of numbers from 1 to 2, as behind an embedding's norm
+    if (std::min(epsilon_, noise_) < kHalfUlp)
+      fail(ErrorCode::BadInput,
+           "adversarial: mode: smart begins with noise of {} and moves each value by at most {} "
+           "(epsilon), which bf16 rounds away; give `precision: fp32`, or a noise and an epsilon "
+           "of at least {:.4f}",
+           noise_, epsilon_, kHalfUlp);
+  }
 
   Loss around(TrainState& state, const Batch& batch, const LossFn& next) override {
     if (weight_ == 0) return next(batch);
@@ -203,7 +216,7 @@ void register_adversarial(Registry<TrainingPolicy>& registry) {
       {"weight", "number", "1", "[0, inf)", "weight of what joins the loss; 0: no effect"},
       {"epsilon", "number", "auto", "(0, inf)",
        "size of the perturbation: L2 norm of a sequence's rows (fgm, pgd: 1), or of each element "
-       "(smart: 1e-5)"},
+       "(smart: step_size)"},
       {"step_size", "number", "auto", "(0, inf)", "pgd (0.3) and smart (1e-3): length of a step"},
       {"steps", "int", "auto", "[1, 100]", "steps of ascent: fgm 1, pgd 3, smart 1"},
       {"noise", "number", "auto", "[0, inf)", "deviation of the random start: 0, for smart 1e-5"},

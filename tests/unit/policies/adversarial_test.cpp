@@ -180,6 +180,54 @@ TEST(Adversarial, TheGradientIsThatOfBothLosses) {
         << param.name;
 }
 
+TEST(Adversarial, SmartMovesByItsStepUnlessTheBallIsSmaller) {
+  // Step size 1e-3 by the largest slope, noise 1e-5, as published.
+  Attack attack(Json{{"mode", "smart"}});
+  const Tensor noise = attack.deltas[1], delta = attack.deltas[2];
+  EXPECT_NEAR(noise.std().item<double>(), 1e-5, 4e-6);
+  EXPECT_NEAR((delta - noise).abs().max().item<double>(), 1e-3, 5e-5);
+  EXPECT_NEAR(
+      Attack(Json{{"mode", "smart"}, {"step_size", 0.1}}).deltas[2].abs().max().item<double>(), 0.1,
+      1e-12);
+  EXPECT_LE(Attack(Json{{"mode", "smart"}, {"epsilon", 1e-4}}).deltas[2].abs().max().item<double>(),
+            1e-4);
+}
+
+/// Says that it computes in bf16.
+class NarrowModel final : public Model {
+ public:
+  NarrowModel() {
+    numerics_.compute = kernels::DType::BF16;
+    Site rows;
+    rows.name = "enc.embed.out";
+    rows.kind = SiteKind::Rows;
+    add_site(rows);
+  }
+  Output forward(const Batch&, const Want&) override { return {}; }
+};
+
+TEST(Adversarial, SmartIsRefusedWhereItsPerturbationWouldBeRoundedAway) {
+  NarrowModel model;
+  const Registry<Tuner> registry = methods();
+  Adaptation adaptation(model, registry, 1);
+  std::vector<Param> params;
+  TrainState state{model, adaptation, params, {}};
+  const auto begin = [&](const Json& options) {
+    ToyRun run(kFull, {{"adversarial", options}});
+    run.policies[0]->begin(state);
+  };
+  EXPECT_EQ(error_text(ErrorCode::BadInput,
+                       [&] {
+                         begin(Json{{"mode", "smart"}});
+                       }),
+            "adversarial: mode: smart begins with noise of 1e-05 and moves each value by at most "
+            "0.001 (epsilon), which bf16 rounds away; give `precision: fp32`, or a noise and an "
+            "epsilon of at least 0.0039");
+  begin(Json{{"mode", "smart"}, {"noise", 0.01}, {"epsilon", 0.02}});
+  begin(Json{{"mode", "smart"}, {"weight", 0}});
+  begin(Json::object());
+}
+
 std::string error_of(const Json& options) {
   return error_text(ErrorCode::BadInput, [&] { ToyRun run(kFull, {{"adversarial", options}}); });
 }
