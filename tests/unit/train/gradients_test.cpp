@@ -82,9 +82,10 @@ TEST(LayerDecay, RatesFallByTheFactorFromBlockToBlock) {
   for (const Param& param : params) {
     const std::string site = split(param.name, '/')[2];
     double expected = 1;
-    if (starts_with(site, "enc.embed.")) expected = 0.125;
-    if (starts_with(site, "enc.0.")) expected = 0.25;
-    if (starts_with(site, "enc.1.")) expected = 0.5;
+    if (starts_with(site, "enc.embed.")) expected = 0.0625;
+    if (starts_with(site, "enc.0.")) expected = 0.125;
+    if (starts_with(site, "enc.1.")) expected = 0.25;
+    if (starts_with(site, "enc.2.")) expected = 0.5;
     EXPECT_DOUBLE_EQ(param.lr_scale, expected) << param.name;
   }
 }
