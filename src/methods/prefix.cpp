@@ -68,6 +68,9 @@ class Prefix final : public Tuner {
     std::vector<std::pair<Edit*, int64_t>> edits;  // and the width of their keys
   };
 
+  /// Differs: N(0, 0.02^2), where PEFT and Adapters draw from N(0, 1): the rate of `lr: auto` is
+  /// for this start, from which attention first sees nearly empty rows and not noise as large as
+  /// the text's own keys and values.
   Tensor direct(Attachment& attachment, const Site& site, const char* name) const {
     return attachment.parameter(site, name, attachment.normal(site, name, {length_, site.in}, 0.02),
                                 learn_);

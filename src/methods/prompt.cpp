@@ -45,7 +45,8 @@ void register_prompt(Registry<Tuner>& registry) {
        "where the rows go in; auto: the first stack's token rows, before positions join them"},
       {"length", "int", "20", "[0, inf)", "trained rows"},
       {"init", "choice", "auto", "auto|random|vocab|text",
-       "first values: U(-0.5, 0.5), rows of random tokens, or those of `text`; auto: vocab where "
+       "first values: uniform (U(-0.5, 0.5); of image patches' size in front of those), rows of "
+       "random tokens, or those of `text`; auto: vocab where "
        "the model reads tokens"},
       {"text", "string", "\"\"", "", "the words that init: text begins from"},
       {"pooled", "bool", "false", "",

@@ -1,6 +1,7 @@
 #include "methods/sequences.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -91,8 +92,12 @@ Tensor first_prompt(Attachment& attachment, const Site& site, int64_t length,
                     const std::string& init, const std::string& text) {
   const std::string stack = site.name.substr(0, site.name.find('.'));
   const bool tokens = find_site(attachment.all_sites(), stack + ".embed.tok") != nullptr;
-  if (init == "random" || length == 0 || (init == "auto" && !tokens))
-    return attachment.uniform(site, "prompt", {length, site.in}, 0.5);
+  if (init == "random" || length == 0 || (init == "auto" && !tokens)) {
+    const Site* patch = find_site(attachment.all_sites(), stack + ".embed.patch");
+    const double bound =
+        patch != nullptr ? std::sqrt(6 / static_cast<double>(patch->in + site.in)) : 0.5;
+    return attachment.uniform(site, "prompt", {length, site.in}, bound);
+  }
   std::vector<int64_t> ids;
   if (init == "text") {
     const std::vector<int32_t> tokens = attachment.encode(text);

@@ -23,9 +23,10 @@ Tensor sequence_gate(const Tensor& x, const Tensor& weight, const Tensor& bias,
 std::vector<Site> flow_sites(Attachment& attachment, const std::vector<std::string>& globs,
                              SiteKind kind, const char* method);
 
-/// First values of prompt rows [length, width]: "random" is U(-0.5, 0.5), "vocab" rows of random
-/// tokens, "text" the rows of a text's tokens, repeated or cut to the length; "auto" is vocab where
-/// the stack has tokens, else random.
+/// First values of prompt rows [length, width]: "random" is U(-0.5, 0.5), or in front of image
+/// patches U(-v, v) with v = sqrt(6 / (values of a patch + width)) (Jia et al. 2022, "Visual Prompt
+/// Tuning", arXiv 2203.12119), "vocab" rows of random tokens, "text" the rows of a text's tokens,
+/// repeated or cut to the length; "auto" is vocab where the stack has tokens, else random.
 Tensor first_prompt(Attachment& attachment, const Site& site, int64_t length,
                     const std::string& init, const std::string& text);
 
