@@ -169,6 +169,12 @@ std::vector<Param> Adaptation::trainable() const {
   return result;
 }
 
+void Adaptation::check(const RunLimits& limits) const {
+  for (const AdapterSet& set : state_->sets)
+    for (const Attached& attached : set.tuners)
+      if (set.enabled) attached.tuner->check(limits);
+}
+
 void Adaptation::calibrate(const Calibration& calibration) {
   for (const AdapterSet& set : state_->sets)
     for (const Attached& attached : set.tuners)

@@ -76,6 +76,7 @@ class Adaptation {
 
   std::vector<Param> trainable() const;
   Tensor penalty() const;  // sum of the tuners' penalties; undefined when none
+  void check(const RunLimits& limits) const;
   void calibrate(const Calibration& calibration);
   void after_backward(const Pass& pass);
   void after_step(const Pass& pass);

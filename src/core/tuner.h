@@ -87,6 +87,12 @@ struct Calibration {
   uint64_t seed = 0;
 };
 
+/// What is known of a run before it begins; 0: not known.
+struct RunLimits {
+  int64_t steps = 0;  // in all
+  int64_t rows = 0;   // the most an example may have (data.max_length)
+};
+
 /// A method: parameters plus edits, and nothing else.
 class Tuner {
  public:
@@ -94,6 +100,8 @@ class Tuner {
   virtual void attach(Attachment& attachment) = 0;  // once; must not touch the model
   virtual void prepare(const Pass&) {}  // before each forward: hypernetworks, gates, annealing
   virtual Tensor penalty() const { return {}; }  // after a forward; joins the loss when defined
+  /// Before a run begins, or is only looked at. Errors: for what the method could not do in it.
+  virtual void check(const RunLimits&) const {}
   /// Once, before the first step of a run (not when it resumes): choices made from data.
   virtual void calibrate(const Calibration&) {}
   virtual void after_backward(const Pass&) {}  // gradients of the window's sum exist

@@ -152,6 +152,19 @@ class Adalora final : public Tuner {
     }
   }
 
+  bool settled() const override { return decided_.item<double>() > 0; }
+
+  void check(const RunLimits& limits) const override {
+    const int64_t chosen = static_cast<int64_t>(std::ceil(schedule_.end));
+    if (schedule_.total == 0 || limits.steps == 0 || limits.steps >= chosen) return;
+    fail(
+        ErrorCode::BadInput,
+        "adalora: total_steps {}: the final choice would be made at step {}, but the run has {} "
+        "steps, so no choice would ever be made for good; give a total_steps of at most the run's, "
+        "or leave it out: the schedule then spans the run",
+        schedule_.total, chosen, limits.steps);
+  }
+
   void after_step(const Pass& pass) override {
     const double now = time(pass);
     const int64_t count = static_cast<int64_t>(triplets_.size());

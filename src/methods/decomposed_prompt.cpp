@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "methods/common.h"
 #include "methods/registry.h"
@@ -82,7 +83,32 @@ Tensor reconstructed(const Parts& p, bool by_row) {
 class DecomposedPrompt final : public Tuner {
  public:
   explicit DecomposedPrompt(const Options& options)
-      : sites_(options.get<std::vector<std::string>>("sites")), choices_(options) {}
+      : sites_(options.get<std::vector<std::string>>("sites")), choices_(options) {
+    const Choices& c = choices_;
+    if (c.fusion != "none" && c.rank == 0)
+      fail(ErrorCode::BadInput,
+           "{}: fusion: {} lets the rows in front attend to the update, which rank 0 leaves out; "
+           "give a rank of at least 1, or fusion: none",
+           options.where("fusion"), c.fusion);
+    if (c.length == 0 && (c.fusion != "none" || c.spaces > 0))
+      fail(ErrorCode::BadInput,
+           "{}: length 0 leaves no row in front for {}; give a length of at least 1, or leave that "
+           "out",
+           options.where("length"), c.fusion != "none" ? "fusion" : "spaces");
+    if (c.gate == "row" && c.spaces == 0)
+      fail(ErrorCode::BadInput,
+           "{}: gate: row mixes projections into subspaces, but spaces is 0; give spaces (EPT: 4), "
+           "or leave `gate` out",
+           options.where("gate"));
+  }
+
+  void check(const RunLimits& limits) const override {
+    if (choices_.rank > 0 && limits.rows > choices_.max_length)
+      log_warning(
+          "decomposed_prompt: texts may have {} tokens (data.max_length), but only the first {} "
+          "have an update; raise max_length, or lower data.max_length",
+          limits.rows, choices_.max_length);
+  }
 
   void attach(Attachment& attachment) override {
     for (const Site& site : flow_sites(attachment, sites_, SiteKind::Rows, "decomposed_prompt")) {
@@ -203,7 +229,8 @@ void register_decomposed_prompt(Registry<Tuner>& registry) {
        "token rows that are changed; auto: the first stack's, before positions join them"},
       {"length", "int", "10", "[0, inf)", "trained rows in front"},
       {"rank", "int", "8", "[0, inf)", "inner size of the update of the token rows; 0: none"},
-      {"max_length", "int", "256", "[1, inf)", "positions that have an update"},
+      {"max_length", "int", "256", "[1, inf)",
+       "positions that have an update; what a text has beyond them stays as it is"},
       {"alpha", "number", "8", "(0, inf)", "strength: the update is scaled by alpha / sqrt(rank)"},
       {"low_rank_lr", "number", "0.1", "(0, inf)", "learning rate of the update, relative"},
       {"init", "choice", "auto", "auto|random|vocab|text",

@@ -93,7 +93,18 @@ class HeadOffset final : public Tuner {
         deviation_(options.get<double>("init_std")),
         batches_(options.get<int64_t>("select_batches")),
         rate_(options.get<double>("select_lr")),
-        l1_(options.get<double>("l1")) {}
+        l1_(options.get<double>("l1")) {
+    if (count_ > 0 && heads_.is_scalar() && heads_.text() == "all")
+      fail(
+          ErrorCode::BadInput,
+          "{}: heads: all takes every head, so a count of {} has no meaning; leave one of them out",
+          options.where("count"), count_);
+    if (heads_.is_list() && count_ > static_cast<int64_t>(heads_.items().size()))
+      fail(ErrorCode::BadInput,
+           "{}: count {} is more than the {} heads of the list; name more heads, or give a smaller "
+           "count",
+           options.where("count"), count_, heads_.items().size());
+  }
 
   /// K where the recipe says it; 0: to be computed from the number of heads.
   static int64_t wanted(const Options& options) {
@@ -101,7 +112,7 @@ class HeadOffset final : public Tuner {
   }
   /// K for a model with this many heads. Reference: section 4.1, about 3 % of the heads.
   static int64_t chosen(const Node& heads, int64_t count, int64_t all) {
-    if (heads.is_list()) return static_cast<int64_t>(heads.items().size());
+    if (heads.is_list()) return count > 0 ? count : static_cast<int64_t>(heads.items().size());
     if (heads.is_scalar() && heads.text() == "all") return all;
     return count > 0 ? count : std::max<int64_t>(1, std::llround(0.03 * static_cast<double>(all)));
   }
@@ -231,6 +242,7 @@ class HeadOffset final : public Tuner {
   std::vector<HeadAt> listed() const {
     std::set<HeadAt> heads;
     for (const Node& item : heads_.items()) {
+      if (count_ > 0 && static_cast<int64_t>(heads.size()) == count_) break;
       if (!item.is_list() || item.items().size() != 2)
         fail(ErrorCode::BadInput, "{}: expected pairs [layer, head], found {}", where_,
              item.shown());
@@ -328,7 +340,10 @@ std::vector<Option> options_of_head_offset() {
       {"heads", "any", "auto", "",
        "auto: those whose factors grow furthest in a scaling phase before training; random; all; "
        "or a list of [layer, head]"},
-      {"count", "int", "auto", "[1, inf)", "how many heads auto and random choose; auto: 3 %"},
+      {"count", "int", "auto", "[1, inf)",
+       "how many heads auto and random choose, or how many of a list are taken, from its "
+       "beginning; "
+       "auto: 3 %, or the whole list"},
       {"component", "choice", "offset", "offset|scale|both",
        "what is trained at a chosen head: an offset, a factor on each feature, or both"},
       {"init_std", "number", "1e-3", "[0, inf)", "standard deviation of the initial values"},

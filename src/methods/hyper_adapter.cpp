@@ -112,6 +112,14 @@ class HyperAdapter final : public Tuner {
     for (const std::pair<const int64_t, Width>& entry : widths_) fill(entry.second, task);
   }
 
+  void check(const RunLimits&) const override {
+    if (sizes_.tasks == 1) return;
+    fail(ErrorCode::Unsupported,
+         "hyper_adapter: tasks {}: a run's data do not say yet which task an example is of, so all "
+         "but the first would never train; leave `tasks` at 1, or train one run a task",
+         sizes_.tasks);
+  }
+
   static int64_t count(const std::vector<Site>& sites, const Options& options);
 
  private:
@@ -345,13 +353,16 @@ std::vector<Option> options_of_hyper() {
        "plain: every matrix is generated whole (HyperFormer); decomposed: as a product of two thin "
        "ones (Polyhistor); lite: one template, enlarged at each site by a small Kronecker factor "
        "(Polyhistor-Lite)"},
-      {"tasks", "int", "1", "[1, inf)", "how many tasks have an embedding"},
+      {"tasks", "int", "1", "[1, inf)",
+       "how many tasks have an embedding; a run takes 1, for its data do not say yet which task an "
+       "example is of"},
       {"task_size", "int", "64", "[1, inf)", "width of the task embedding"},
       {"layer_size", "int", "64", "[1, inf)", "width of the layer embedding (not lite)"},
       {"position_size", "int", "64", "[1, inf)",
        "width of the embedding of the place in the block (not lite)"},
       {"hidden", "int", "128", "[1, inf)", "inner width of the network behind the embeddings"},
-      {"code", "int", "32", "[1, inf)", "width of what it gives to the generators"},
+      {"code", "int", "32", "[2, inf)",
+       "width of what it gives to the generators, normalised: one number alone would always be 0"},
       {"rank", "int", "4", "[1, inf)", "rank of generated matrices (decomposed, lite)"},
       {"base_width", "int", "auto", "[1, inf)",
        "lite: width of the template; auto: that of the rows"},
@@ -378,8 +389,7 @@ void register_hyper_adapter(Registry<Tuner>& registry) {
   entry.tiny =
       "{form: decomposed, rank: 2, size: 4, scaling: 0.3, tasks: 2, task_size: 3, layer_size: 3, "
       "position_size: 2, hidden: 5, code: 4}";
-  entry.examples = {"{}", "{tasks: 4, reduction: 8, code: 8}",
-                    "{form: decomposed, rank: 4, reduction: 8}",
+  entry.examples = {"{}", "{reduction: 8, code: 8}", "{form: decomposed, rank: 4, reduction: 8}",
                     "{form: lite, base_width: 96, reduction: 8}"};
   entry.make = [](const Options& options) { return std::make_unique<HyperAdapter>(options); };
   entry.count = &HyperAdapter::count;

@@ -117,6 +117,7 @@ class Trainer {
   void keep(const Evaluation& found);
   void save_now();
   bool finished() const;
+  RunLimits limits() const;
   double total_examples() const;
   double progress_of(double examples, int64_t step, double seconds) const;
   Clock clock() const;

@@ -147,6 +147,26 @@ TEST(HeadOffset, NamedHeadsNeedNoScalingPhase) {
   EXPECT_EQ(calls, 0);
 }
 
+TEST(HeadOffset, ACountTakesTheFirstOfAList) {
+  const std::unique_ptr<MethodBench> bench = three_heads();
+  bench->attach("head_offset", {{"heads", {{1, 2}, {0, 1}, {1, 0}}}, {"count", 2}});
+  const Tensor heads = bench->buffers.at("shared/heads");
+  EXPECT_TRUE(at::equal(heads, int64_tensor({0, 1, 1, 2}).reshape({2, 2})));
+  EXPECT_EQ(bench->trained(), bench->formula("head_offset", kHeadsSites));
+}
+
+TEST(HeadOffset, ACountThatHeadsContradictIsRefused) {
+  const auto text = [](const Json& options) { return flow_error("head_offset", options); };
+  EXPECT_NE(text({{"heads", "all"}, {"count", 4}})
+                .find("heads: all takes every head, so a count of 4 has no meaning; leave one of "
+                      "them out"),
+            std::string::npos);
+  EXPECT_NE(text({{"heads", {{1, 2}, {0, 1}}}, {"count", 3}})
+                .find("count 3 is more than the 2 heads of the list; name more heads, or give a "
+                      "smaller count"),
+            std::string::npos);
+}
+
 TEST(HeadOffset, BadHeadsAreReadableErrors) {
   const auto text = [](const Json& options) { return flow_error("head_offset", options); };
   EXPECT_EQ(text({{"heads", "some"}}),

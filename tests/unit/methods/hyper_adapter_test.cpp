@@ -188,6 +188,25 @@ TEST(HyperAdapter, BadOptionsAreReadableErrors) {
             "base_width; choose another size or reduction");
 }
 
+TEST(HyperAdapter, ARunOfSeveralTasksIsRefused) {
+  const std::unique_ptr<MethodBench> bench = flow_encoder();
+  const Tuner& two = bench->attach("hyper_adapter", kSmallHyper);
+  try {
+    two.check({});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::Unsupported);
+    EXPECT_EQ(std::string(error.what()),
+              "hyper_adapter: tasks 2: a run's data do not say yet which task an example is of, so "
+              "all but the first would never train; leave `tasks` at 1, or train one run a task");
+  }
+  flow_encoder()->attach("hyper_adapter", hyper_with({{"tasks", 1}})).check({});
+}
+
+TEST(HyperAdapter, ACodeOfOneNumberIsRefused) {
+  EXPECT_NE(flow_error("hyper_adapter", hyper_with({{"code", 1}})).find("code"), std::string::npos);
+}
+
 TEST(HyperAdapter, ATaskWithoutAnEmbeddingIsAReadableError) {
   const std::unique_ptr<MethodBench> bench = flow_encoder();
   Tuner& tuner = bench->attach("hyper_adapter", kSmallHyper);

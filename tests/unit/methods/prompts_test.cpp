@@ -1,4 +1,7 @@
 // Prompt tuning, P-tuning, decomposed prompts: the rows they put in front.
+#include <cmath>
+
+#include "base/log.h"
 #include "method_bench.h"
 #include "tensor/types.h"
 
@@ -47,6 +50,54 @@ TEST(Prompt, RandomRowsAreUniformWithinOneHalf) {
   EXPECT_LE(rows.abs().max().item<double>(), 0.5);
   EXPECT_GT(rows.abs().max().item<double>(), 0.45);
   EXPECT_NEAR(rows.mean().item<double>(), 0, 0.03);
+}
+
+TEST(Prompt, InFrontOfPatchesRowsBeginAsPatchesDo) {
+  // v = sqrt(6 / (3 * 16 * 16 + d)) for patches of 16 x 16 pixels in three colours.
+  MethodBench bench;
+  bench.projection("vis.embed.patch", 6, 768);
+  bench.flow("vis.embed.out", SiteKind::Rows, 6);
+  bench.attach("prompt", Json{{"length", 200}});
+  const Tensor rows = std::get<Extend>(*bench.edits_at("vis.embed.out").back()).rows.detach();
+  const double v = std::sqrt(6.0 / 774);
+  EXPECT_LE(rows.abs().max().item<double>(), v);
+  EXPECT_GT(rows.abs().max().item<double>(), 0.95 * v);
+}
+
+TEST(DecomposedPrompt, PartsThatCouldNotActAreReadableErrors) {
+  const auto error = [](const Json& options) {
+    return MethodBench::error_of("decomposed_prompt", options);
+  };
+  EXPECT_NE(error(Json{{"rank", 0}, {"fusion", "scalar"}})
+                .find("fusion: scalar lets the rows in front attend to the update, which rank 0 "
+                      "leaves out; give a rank of at least 1, or fusion: none"),
+            std::string::npos);
+  EXPECT_NE(error(Json{{"length", 0}, {"fusion", "attention"}})
+                .find("length 0 leaves no row in front for fusion"),
+            std::string::npos);
+  EXPECT_NE(
+      error(Json{{"length", 0}, {"spaces", 2}}).find("length 0 leaves no row in front for spaces"),
+      std::string::npos);
+  EXPECT_NE(error(Json{{"gate", "row"}})
+                .find("gate: row mixes projections into subspaces, but "
+                      "spaces is 0; give spaces (EPT: 4)"),
+            std::string::npos);
+}
+
+TEST(DecomposedPrompt, TextsLongerThanTheUpdateAreReported) {
+  std::vector<std::string> log;
+  set_log_sink([&](LogLevel, const std::string& text) { log.push_back(text); });
+  const std::unique_ptr<MethodBench> bench = bench_with_rows();
+  bench->attach("decomposed_prompt", Json{{"rank", 2}, {"max_length", 5}});
+  bench->tuner().check({0, 5});
+  EXPECT_TRUE(log.empty());
+  bench->tuner().check({0, 6});
+  set_log_sink(nullptr);
+  ASSERT_EQ(log.size(), 1u);
+  EXPECT_NE(log[0].find("texts may have 6 tokens (data.max_length), but only the first 5 have an "
+                        "update; raise max_length, or lower data.max_length"),
+            std::string::npos)
+      << log[0];
 }
 
 TEST(Prompt, AnEmptyTextAndAPlaceThatIsNoRowsAreErrors) {
