@@ -193,6 +193,13 @@ void Adaptation::after_step(const Pass& pass) {
       if (set.enabled) attached.tuner->after_step(pass);
 }
 
+bool Adaptation::settled() const {
+  for (const AdapterSet& set : state_->sets)
+    for (const Attached& attached : set.tuners)
+      if (set.enabled && !attached.tuner->settled()) return false;
+  return true;
+}
+
 std::vector<std::pair<std::string, Tensor>> Adaptation::states(std::string_view name) const {
   std::vector<std::pair<std::string, Tensor>> result;
   const AdapterSet& set = state_->need(name);

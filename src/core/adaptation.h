@@ -80,6 +80,7 @@ class Adaptation {
   void calibrate(const Calibration& calibration);
   void after_backward(const Pass& pass);
   void after_step(const Pass& pass);
+  bool settled() const;  // every enabled tuner is (Tuner::settled)
   /// Tensors that exact resuming needs beside tensors(): what methods keep as state.
   std::vector<std::pair<std::string, Tensor>> states(std::string_view set) const;
   /// Every saved tensor of a set (parameters, buffers, thawed values), by name; values are live.

@@ -30,11 +30,14 @@ class TrainingPolicy {
  public:
   virtual ~TrainingPolicy() = default;
   virtual void begin(TrainState&) {}
+  /// Before the before_step of any policy: values change where a part of the run ends (rewinding).
+  virtual void begin_part(TrainState&) {}
   /// Chooses what trains, and its rate. Param::frozen is false before the first policy.
   virtual void before_step(TrainState&) {}
   virtual Loss around(TrainState&, const Batch& batch, const LossFn& next) { return next(batch); }
   virtual void after_backward(TrainState&) {}            // gradients exist: mask, project, measure
   virtual void after_step(TrainState&) {}                // values changed: restore, re-mask
+  virtual bool settled() const { return true; }          // as Tuner::settled
   virtual std::string save_state() const { return {}; }  // makes resume exact
   /// Errors: BadInput when the state is that of other options; says what to do.
   virtual void load_state(std::string_view) {}

@@ -106,6 +106,9 @@ class Tuner {
   virtual void calibrate(const Calibration&) {}
   virtual void after_backward(const Pass&) {}  // gradients of the window's sum exist
   virtual void after_step(const Pass&) {}      // values changed
+  /// False while the present state is no result yet: the method is still on its way to the tensors
+  /// it promises. Evaluations then decide nothing (train.best, train.patience).
+  virtual bool settled() const { return true; }
 };
 
 }  // namespace attune

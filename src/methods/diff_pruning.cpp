@@ -153,6 +153,8 @@ class DiffPruning final : public Tuner {
     }
   }
 
+  bool settled() const override { return fixed(); }
+
   /// lambda times the expected number of differences that are not zero (equations 3 and 4).
   Tensor penalty() const override {
     if (fixed() || penalty_ == 0) return {};

@@ -34,6 +34,11 @@ std::vector<TrainedBase> trained_base(const TrainState& state) {
   return result;
 }
 
+Tensor start_of(const TrainState& state, const TrainedBase& tensor) {
+  const Tensor value = state.params[tensor.param].value.detach();
+  return at::equal(value, tensor.base) ? tensor.base : value.clone();
+}
+
 bool matches_any(const Site& site, const std::vector<std::string>& globs) {
   return std::any_of(globs.begin(), globs.end(),
                      [&](const std::string& glob) { return glob_match(glob, site.name); });

@@ -12,11 +12,15 @@ struct TrainedBase {
   Site site;
   bool weight = true;     // false: the site's bias
   bool new_head = false;  // of a head that the checkpoint lacks
-  Tensor base;            // the value that training began from
+  Tensor base;            // the pre-trained value; of a new head the one drawn
 };
 
 /// The base tensors that the run's methods train, in the parameters' order.
 std::vector<TrainedBase> trained_base(const TrainState& state);
+
+/// What training begins from, asked for in TrainingPolicy::begin (of a resumed run, too): the base,
+/// or a copy where the run starts from another's values (`init_from`).
+Tensor start_of(const TrainState& state, const TrainedBase& tensor);
 
 /// True when the site's name matches one of the globs.
 bool matches_any(const Site& site, const std::vector<std::string>& globs);

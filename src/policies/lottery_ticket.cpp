@@ -28,6 +28,7 @@ class LotteryTicket final : public TrainingPolicy {
     std::vector<bool> base(state.params.size(), false);
     for (TrainedBase& tensor : trained_base(state)) {
       base[tensor.param] = true;
+      tensor.base = start_of(state, tensor);
       const bool maskable = !tensor.new_head && matches_any(tensor.site, sites_);
       if (maskable && state.params[tensor.param].mask.defined())
         fail(ErrorCode::BadInput,
@@ -50,14 +51,17 @@ class LotteryTicket final : public TrainingPolicy {
     check_count();
   }
 
+  void begin_part(TrainState& state) override {
+    if (second_ || state.pass.progress < share_) return;
+    choose(state);
+    rewind(state);
+    second_ = true;
+    step_ = state.pass.step;
+    state.restart = true;
+  }
+  bool settled() const override { return second_; }
+
   void before_step(TrainState& state) override {
-    if (!second_ && state.pass.progress >= share_) {
-      choose(state);
-      rewind(state);
-      second_ = true;
-      step_ = state.pass.step;
-      state.restart = true;
-    }
     state.part_begin = second_ ? share_ : 0;
     state.part_end = second_ ? 1 : share_;
     state.part_step = second_ ? step_ : 0;
@@ -182,7 +186,8 @@ void register_lottery_ticket(Registry<TrainingPolicy>& registry) {
        "sites the ticket is drawn from (globs over site names); what else trains does so whole in "
        "both phases, a new head too"},
       {"full_l1", "number", "0", "[0, inf)",
-       "pull to the pre-trained values in the first phase (0.1 for languages in the paper)"},
+       "pull to the values that the run began from in the first phase (0.1 for languages in the "
+       "paper)"},
       {"sparse_l1", "number", "0", "[0, inf)", "the same in the second phase"},
   };
   entry.tiny = "{density: 0.2}";

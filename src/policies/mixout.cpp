@@ -1,4 +1,5 @@
 // Mixout: at every step some weights stand back for their pre-trained values.
+#include "base/error.h"
 #include "base/random.h"
 #include "policies/base_tensors.h"
 #include "policies/registry.h"
@@ -22,6 +23,11 @@ class Mixout final : public TrainingPolicy {
       if (tensor.weight && !tensor.new_head && tensor.site.weight == WeightKind::Projection &&
           matches_any(tensor.site, sites_))
         tensors_.push_back(std::move(tensor));
+    if (tensors_.empty())
+      fail(
+          ErrorCode::BadInput,
+          "mixout: no projection of the base model trains among the chosen sites, so there is none "
+          "to mix with its pre-trained values; add a method that trains them, such as full");
   }
 
   /// W' = (M W0 + (1 - M) W - p W0) / (1 - p) = W0 + (1 - M) / (1 - p) (W - W0), M ~ Bernoulli(p).

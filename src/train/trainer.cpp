@@ -179,6 +179,10 @@ Trainer::Result Trainer::run(bool resume) {
   if (signal != 0 && run_.step > start_step) save_now();
   progress_.finish();
   optimizer_.settle();
+  if (signal == 0 && !settled())
+    log_warning(
+        "the run ended before its methods and policies were done with what they do in stages; the "
+        "result is the last state");
   if (signal == 0 && config_.best_metric.empty()) parts_.save_result();
   Result result{run_.metrics,
                 run_.eval_on,
@@ -242,6 +246,7 @@ void Trainer::before_step(const Pass& pass) {
   state_->restart = false;
   refresh_united_masks();
   for (Param& param : params_) param.frozen = false;  // policies hold back step by step
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies) policy->begin_part(*state_);
   for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
     policy->before_step(*state_);
   if (state_->restart) optimizer_.forget();
@@ -354,6 +359,12 @@ std::optional<double> Trainer::best_value(const Evaluation& found) const {
   return std::nullopt;
 }
 
+bool Trainer::settled() const {
+  for (const std::unique_ptr<TrainingPolicy>& policy : parts_.policies)
+    if (!policy->settled()) return false;
+  return parts_.adaptation.settled();
+}
+
 void Trainer::keep(const Evaluation& found) {
   run_.metrics = found.metrics;
   run_.eval_on = found.eval_on;
@@ -370,6 +381,8 @@ void Trainer::evaluate_now() {
   progress_.hide();
   log_info("step {}: {}", run_.step, found.text());
   if (config_.best_metric.empty()) return keep(found);
+  // A run that ends before its methods are done has nothing better than its last state.
+  if (!settled() && !finished()) return;
   const std::optional<double> value = best_value(found);
   const double sign = lower_is_better(config_.best_metric) ? -1 : 1;
   const bool better = value && (!run_.has_best || sign * (*value - run_.best) > 0);

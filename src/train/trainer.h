@@ -59,10 +59,11 @@ struct TrainParts {
 };
 
 /// The training loop. Once, on a fresh start: begin of every policy, calibrate of every method. A
-/// step: before_step of every policy; for each micro-batch the chain of `around` down to the
-/// objective, then backward; after_backward of methods, then of policies; division by the window's
-/// count, clipping, optimizer; after_step of methods, then of policies. Everything is a function of
-/// (recipe, data, seed) for a given thread count, so a resumed run ends with the same bytes.
+/// step: begin_part, then before_step of every policy; for each micro-batch the chain of `around`
+/// down to the objective, then backward; after_backward of methods, then of policies; division by
+/// the window's count, clipping, optimizer; after_step of methods, then of policies. Everything is
+/// a function of (recipe, data, seed) for a given thread count, so a resumed run ends with the same
+/// bytes.
 class Trainer {
  public:
   Trainer(TrainConfig config, TrainParts parts, Progress& progress);
@@ -115,6 +116,7 @@ class Trainer {
   void evaluate_now();
   std::optional<double> best_value(const Evaluation& found) const;
   void keep(const Evaluation& found);
+  bool settled() const;  // a result may be kept
   void save_now();
   bool finished() const;
   RunLimits limits() const;

@@ -126,6 +126,15 @@ std::vector<double> naive_scores(const MethodBench& bench) {
   return scores;
 }
 
+TEST(Adalora, IsSettledOnceTheFinalChoiceIsMade) {
+  const std::unique_ptr<MethodBench> bench =
+      adalora({{"total_steps", 10}, {"t_init", 2}, {"t_final", 4}});
+  for (int64_t step = 0; step < 10; ++step) {
+    one_step(*bench, step_of(step, 10));
+    EXPECT_EQ(bench->tuner().settled(), step + 1 >= 6) << step;
+  }
+}
+
 TEST(Adalora, TheBestTripletsOfAllSitesStayAndOthersMayReturn) {
   const std::unique_ptr<MethodBench> bench =
       adalora({{"total_steps", 20}, {"t_init", 2}, {"t_final", 4}});

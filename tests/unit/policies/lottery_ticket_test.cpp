@@ -142,6 +142,61 @@ TEST(LotteryTicket, ThePullToTheStartIsTheMeanDistanceAndHasNoSlopeThere) {
   }
 }
 
+/// Moves every trained tensor, as the values of another run do.
+Snapshot start_elsewhere(ToyRun& run) {
+  at::NoGradGuard no_grad;
+  for (const Param& param : run.adaptation.trainable()) {
+    param.value.detach().add_(
+        normal_tensor(Stream64(9, param.name).key(), param.value.sizes().vec(), 0.1, at::kDouble));
+    mark_changed(param.value);
+  }
+  return run.trained();
+}
+
+TEST(LotteryTicket, ARunThatStartsFromAnothersValuesGoesBackToThose) {
+  ToyRun run(kFull, {{"lottery_ticket", Json{{"count", 60}}}});
+  const Snapshot start = start_elsewhere(run);
+  run.train();
+  int64_t changed = 0;
+  for (const std::pair<const std::string, Tensor>& entry : run.trained())
+    if (!of_head(entry.first))
+      changed += entry.second.ne(start.at(entry.first)).sum().item<int64_t>();
+  EXPECT_EQ(changed, 60);
+  // Resumed in the first phase, such a run has its start from RUN/init again.
+  for (const int64_t step : {2, 6}) {
+    ToyRun rest(kFull, {{"lottery_ticket", Json{{"count", 60}}}});
+    start_elsewhere(rest);
+    rest.resume_from(run, step);
+    EXPECT_TRUE(same(rest.trained(), run.trained())) << step;
+  }
+}
+
+TEST(LotteryTicket, TheHeadGoesBackToTheOtherRunsToo) {
+  ToyRun ticket(kFull, {{"lottery_ticket", Json{{"density", 1}}}}), full(kFull);
+  whole_batches(ticket, 12);
+  whole_batches(full, 6);
+  start_elsewhere(ticket);
+  start_elsewhere(full);
+  ticket.train();
+  full.train();
+  for (const std::pair<const std::string, Tensor>& entry : full.trained())
+    EXPECT_LE((entry.second - ticket.trained().at(entry.first)).abs().max().item<double>(), 1e-10)
+        << entry.first;
+}
+
+TEST(LotteryTicket, MixoutMayStandBeforeOrBehindIt) {
+  const Json ticket{{"count", 60}}, half{{"p", 0.5}};
+  ToyRun before(kFull, {{"mixout", half}, {"lottery_ticket", ticket}});
+  ToyRun behind(kFull, {{"lottery_ticket", ticket}, {"mixout", half}});
+  before.train();
+  behind.train();
+  EXPECT_TRUE(same(before.trained(), behind.trained()));
+  int64_t changed = 0;
+  for (const std::pair<const std::string, Tensor>& entry : moved(before))
+    if (!of_head(entry.first)) changed += entry.second.sum().item<int64_t>();
+  EXPECT_EQ(changed, 60);
+}
+
 std::string train_error(const ToyRun::Named& methods, const Json& options) {
   ToyRun run(methods, {{"lottery_ticket", options}});
   return error_text(ErrorCode::BadInput, [&] { run.train(); });

@@ -135,5 +135,15 @@ TEST(Mixout, AGlobThatMatchesNothingIsAReadableError) {
   EXPECT_NE(text.find("\"*.zz\" matches nothing"), std::string::npos) << text;
 }
 
+TEST(Mixout, WithoutATrainedProjectionItIsRefused) {
+  const std::string refusal =
+      "mixout: no projection of the base model trains among the chosen sites, so there is none to "
+      "mix with its pre-trained values; add a method that trains them, such as full";
+  ToyRun lora({{"lora", Json{{"rank", 1}}}}, {{"mixout", Json::object()}});
+  EXPECT_EQ(error_text(ErrorCode::BadInput, [&] { lora.train(); }), refusal);
+  ToyRun norms(kFull, {{"mixout", Json{{"sites", {"*.norm"}}}}});
+  EXPECT_EQ(error_text(ErrorCode::BadInput, [&] { norms.train(); }), refusal);
+}
+
 }  // namespace mixout_test
 }  // namespace attune
