@@ -87,8 +87,13 @@ TEST_P(Methods, ItsStrengthScalesOrItSaysThatItHasNone) {
     const Tensor first = logits(*model_, batch_);
     EXPECT_TRUE(same_bits(logits(*model_, batch_), first)) << "every pass acts alike";
     at[std::to_string(strength)] = first;
+    if (strength == 0.5) {
+      disturb(*adaptation_);
+      EXPECT_GT(distance(logits(*model_, batch_), first), 1e-9) << "new values are not seen";
+    }
+    const Tensor last = logits(*model_, batch_);
     if (merges()) {
-      EXPECT_LE(distance(logits(*model_, batch_), first), 1e-10);
+      EXPECT_LE(distance(logits(*model_, batch_), last), 1e-10);
     }
     adaptation_.reset();
   }
