@@ -211,8 +211,7 @@ void check_labels(const Target& target, const std::string& first, const std::str
   if (here.empty() || there.empty() || here == there) return;
   fail(ErrorCode::BadInput,
        "the adapters {} and {} do not number the same labels alike: {} and {}; give one of them at "
-       "a "
-       "time, or train both with the same labels in the same order (init_from takes them over)",
+       "a time, or train both with the same labels in the same order (init_from takes them over)",
        first, other, here.dump(), there.dump());
 }
 
