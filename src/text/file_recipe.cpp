@@ -9,6 +9,17 @@ namespace attune {
 namespace {
 
 constexpr std::pair<const char*, FileRecipe> kClasses[] = {
+    {"BertTokenizer", FileRecipe::Bert},
+    {"ConvBertTokenizer", FileRecipe::Bert},
+    {"DistilBertTokenizer", FileRecipe::Bert},
+    {"DPRContextEncoderTokenizer", FileRecipe::Bert},
+    {"DPRQuestionEncoderTokenizer", FileRecipe::Bert},
+    {"DPRReaderTokenizer", FileRecipe::Bert},
+    {"ElectraTokenizer", FileRecipe::Bert},
+    {"LayoutLMTokenizer", FileRecipe::Bert},
+    {"LxmertTokenizer", FileRecipe::Bert},
+    {"MobileBertTokenizer", FileRecipe::Bert},
+    {"SqueezeBertTokenizer", FileRecipe::Bert},
     {"GPT2Tokenizer", FileRecipe::Gpt2},
     {"RobertaTokenizer", FileRecipe::Roberta},
     {"BartTokenizer", FileRecipe::Roberta},
@@ -20,6 +31,16 @@ constexpr std::pair<const char*, FileRecipe> kClasses[] = {
     {"XLMRobertaTokenizer", FileRecipe::XlmRoberta},
     {"AlbertTokenizer", FileRecipe::Albert}};
 constexpr std::pair<const char*, FileRecipe> kModelTypes[] = {
+    {"bert", FileRecipe::Bert},
+    {"convbert", FileRecipe::Bert},
+    {"distilbert", FileRecipe::Bert},
+    {"dpr", FileRecipe::Bert},
+    {"electra", FileRecipe::Bert},
+    {"layoutlm", FileRecipe::Bert},
+    {"lxmert", FileRecipe::Bert},
+    {"megatron-bert", FileRecipe::Bert},
+    {"mobilebert", FileRecipe::Bert},
+    {"squeezebert", FileRecipe::Bert},
     {"gpt2", FileRecipe::Gpt2},
     {"gpt_neo", FileRecipe::Gpt2},
     {"roberta", FileRecipe::Roberta},
@@ -89,6 +110,12 @@ FileRecipe file_recipe(TokenizerFolder& folder, const std::string& file,
 
 std::map<std::string, std::string> usual_specials(FileRecipe recipe) {
   switch (recipe) {
+    case FileRecipe::Bert:
+      return {{"unk", "[UNK]"},
+              {"sep", "[SEP]"},
+              {"pad", "[PAD]"},
+              {"cls", "[CLS]"},
+              {"mask", "[MASK]"}};
     case FileRecipe::Gpt2:
       return {{"bos", "<|endoftext|>"}, {"eos", "<|endoftext|>"}, {"unk", "<|endoftext|>"}};
     case FileRecipe::Qwen2:

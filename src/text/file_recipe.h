@@ -10,7 +10,7 @@
 namespace attune {
 
 /// Whose stages a folder without tokenizer.json has.
-enum class FileRecipe { Gpt2, Roberta, Qwen2, Llama, T5, XlmRoberta, Albert };
+enum class FileRecipe { Bert, Gpt2, Roberta, Qwen2, Llama, T5, XlmRoberta, Albert };
 
 /// By tokenizer_config.json, config.json, or `usual` when neither says. Throws Unsupported for a
 /// class that is not known or whose vocabulary is in other files than `file`.

@@ -40,7 +40,7 @@ std::vector<std::pair<std::string, JsonView>> JsonView::entries() const {
   if (!value_->is_object()) wrong("an object");
   std::vector<std::pair<std::string, JsonView>> out;
   for (const auto& [key, value] : value_->items()) {
-    out.emplace_back(key, JsonView(value, file_, path_ + "." + key));
+    out.emplace_back(key, JsonView(value, file_, path_.empty() ? key : path_ + "." + key));
   }
   return out;
 }

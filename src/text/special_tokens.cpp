@@ -1,17 +1,36 @@
 #include "text/special_tokens.h"
 
 #include <algorithm>
+#include <set>
 
 namespace attune {
 namespace {
 
 constexpr const char* kRoles[] = {"bos", "eos", "unk", "sep", "pad", "cls", "mask"};
 
+/// added_tokens.json, which listed tokens before tokenizer_config.json did: content -> id. Special
+/// are those that the other files name so.
+/// Differs: transformers 5 misses those that special_tokens_map.json has as
+/// additional_special_tokens, which older releases wrote there.
+std::vector<AddedToken> read_old_list(TokenizerFolder& folder, const std::set<std::string>& named) {
+  const nlohmann::json values = folder.read_object("added_tokens.json");
+  const JsonView list(values, folder.path("added_tokens.json"), "");
+  std::vector<AddedToken> out;
+  for (const auto& [content, id] : list.entries()) {
+    const nlohmann::json token = {{"content", content}, {"special", named.contains(content)}};
+    out.push_back(read_added_token({token, list.file(), content}, id.as_int()));
+  }
+  std::sort(out.begin(), out.end(),
+            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+  return out;
+}
+
 }  // namespace
 
-SpecialTokens::SpecialTokens(const TokenizerFolder& folder,
+SpecialTokens::SpecialTokens(TokenizerFolder& folder,
                              const std::map<std::string, std::string>& usual)
     : decoder_(read_added_tokens_decoder(folder.config())) {
+  std::set<std::string> named;  // by the files
   const auto known = [&](AddedToken token) {
     for (const AddedToken& other : decoder_) {
       if (other.content == token.content) token = other;
@@ -23,10 +42,12 @@ SpecialTokens::SpecialTokens(const TokenizerFolder& folder,
     const std::string key = role + "_token";
     if (folder.config().has(key)) {
       roles_[role] = known(read_special_token(folder.config().at(key)));
+      named.insert(roles_[role].content);
     } else if (folder.config().value().contains(key)) {
       continue;
     } else if (folder.map().has(key)) {
       roles_[role] = known(read_special_token(folder.map().at(key)));
+      named.insert(roles_[role].content);
     } else if (usual.contains(role)) {
       AddedToken token;
       token.content = usual.at(role);
@@ -39,8 +60,10 @@ SpecialTokens::SpecialTokens(const TokenizerFolder& folder,
     own_extra_ = true;
     for (const JsonView& item : place.at(key).items()) {
       extra_.push_back(known(read_special_token(item)));
+      named.insert(extra_.back().content);
     }
   }
+  if (!folder.config().has("added_tokens_decoder")) decoder_ = read_old_list(folder, named);
 }
 
 void SpecialTokens::add_extra(std::vector<AddedToken> tokens) {
@@ -67,6 +90,11 @@ std::vector<AddedToken> SpecialTokens::numbered(const Model& model) const {
   }
   for (const AddedToken& token : extra_) add(token);
   return out;
+}
+
+bool SpecialTokens::lists(const std::string& content) const {
+  return std::any_of(decoder_.begin(), decoder_.end(),
+                     [&](const AddedToken& token) { return token.content == content; });
 }
 
 std::string SpecialTokens::content(const std::string& role) const {

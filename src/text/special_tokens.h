@@ -15,7 +15,7 @@ class SpecialTokens {
  public:
   /// `usual`: role ("bos", "eos", "unk", "sep", "pad", "cls", "mask") -> content, for roles that
   /// the files say nothing about; a null in tokenizer_config.json takes the role away.
-  SpecialTokens(const TokenizerFolder& folder, const std::map<std::string, std::string>& usual);
+  SpecialTokens(TokenizerFolder& folder, const std::map<std::string, std::string>& usual);
 
   /// Further tokens, unless the files list some of their own.
   void add_extra(std::vector<AddedToken> tokens);
@@ -24,6 +24,8 @@ class SpecialTokens {
   std::vector<AddedToken> numbered(const Model& model) const;
   /// Content of a role; empty when it has none.
   std::string content(const std::string& role) const;
+  /// Does added_tokens_decoder, or the old added_tokens.json, list this token?
+  bool lists(const std::string& content) const;
 
  private:
   std::vector<AddedToken> decoder_;  // with ids

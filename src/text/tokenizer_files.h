@@ -9,7 +9,7 @@ namespace attune {
 // model_type of config.json, or else to the file's name. All throw Unsupported for another class
 // and Corrupt for a damaged file.
 
-/// vocab.txt by the rules of BERT.
+/// vocab.txt by the rules of BERT and of the classes that share them.
 void load_vocab_txt(TokenizerFolder& folder, Tokenizer::Parts& parts);
 /// vocab.json and merges.txt by the rules of GPT-2, RoBERTa or Qwen2.
 void load_bpe_files(TokenizerFolder& folder, Tokenizer::Parts& parts);

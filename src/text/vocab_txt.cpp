@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <optional>
 #include <unordered_map>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "text/file_recipe.h"
 #include "text/tokenizer_files.h"
 
 namespace attune {
@@ -23,43 +25,31 @@ Vocabulary read_vocabulary(const std::string& text) {
   return {ids.begin(), ids.end()};
 }
 
-std::string role_content(const JsonView& config, const std::string& key) {
-  return config.has(key) ? read_special_token(config.at(key)).content : "";
-}
-
-std::vector<AddedToken> bert_specials(const Tokenizer::Parts& parts, const JsonView& config) {
-  if (config.has("added_tokens_decoder")) return read_added_tokens_decoder(config);
-  std::vector<AddedToken> out;
-  for (const std::string name : {"unk", "sep", "pad", "cls", "mask"}) {
-    AddedToken token;
-    token.content = role_content(config, name + "_token");
-    if (token.content.empty()) {
-      for (const char c : name) token.content += char(c - 32);
-      token.content = "[" + token.content + "]";
-    }
-    const std::optional<int32_t> id = parts.model->id(token.content);
-    if (!id) continue;
-    token.id = *id;
-    token.special = true;
-    out.push_back(std::move(token));
+/// The class's own tokens; a padding or mask token that the vocabulary lacks is not made up.
+std::map<std::string, std::string> usual_roles(FileRecipe recipe, const Vocabulary& vocabulary) {
+  std::map<std::string, std::string> roles = usual_specials(recipe);
+  for (const char* role : {"pad", "mask"}) {
+    const auto is_it = [&](const auto& entry) { return entry.first == roles[role]; };
+    if (std::none_of(vocabulary.begin(), vocabulary.end(), is_it)) roles.erase(role);
   }
-  return out;
+  return roles;
 }
 
 }  // namespace
 
 void load_vocab_txt(TokenizerFolder& folder, Tokenizer::Parts& parts) {
+  const FileRecipe recipe = file_recipe(folder, "vocab.txt", {FileRecipe::Bert}, FileRecipe::Bert);
   const JsonView& config = folder.config();
   const std::string file = folder.path("vocab.txt");
-  WordPieceOptions options;
-  if (const std::string unk = role_content(config, "unk_token"); !unk.empty()) {
-    options.unknown_token = unk;
-  }
   const std::string text = folder.read("vocab.txt");
   if (const std::optional<size_t> bad = invalid_utf8(text)) {
     fail(ErrorCode::Corrupt, "{}: byte {} is not valid UTF-8", file, *bad);
   }
-  parts.model = make_word_piece(options, read_vocabulary(text), file);
+  Vocabulary vocabulary = read_vocabulary(text);
+  const SpecialTokens specials(folder, usual_roles(recipe, vocabulary));
+  WordPieceOptions options;
+  options.unknown_token = specials.content("unk");
+  parts.model = make_word_piece(options, std::move(vocabulary), file);
   BertOptions bert;
   bert.lowercase = config.flag("do_lower_case", true);
   bert.handle_chinese_chars = config.flag("tokenize_chinese_chars", true);
@@ -68,19 +58,17 @@ void load_vocab_txt(TokenizerFolder& folder, Tokenizer::Parts& parts) {
   const nlohmann::json stage = {{"type", "BertPreTokenizer"}};
   parts.pre_tokenizer = make_pre_tokenizer(JsonView(stage, file, "pre_tokenizer"));
   parts.decoder = make_word_piece_decoder(options.prefix, true);
-  std::vector<AddedToken> added = bert_specials(parts, config);
-  parts.finish(std::move(added), folder.path("tokenizer_config.json") + ": added_tokens_decoder");
-  const auto need = [&](const char* key, const char* usual) {
-    const std::string text_of = role_content(config, key);
-    const std::string name = text_of.empty() ? usual : text_of;
-    const std::optional<int32_t> id = parts.id(name);
-    if (!id) {
-      fail(ErrorCode::Corrupt, "{}: the {} \"{}\" is not in the vocabulary", file, key, name);
+  const auto need = [&](const std::string& role) {
+    const std::string name = specials.content(role);
+    if (!parts.model->id(name) && !specials.lists(name)) {
+      fail(ErrorCode::Corrupt, "{}: the {}_token \"{}\" is not in the vocabulary", file, role,
+           name);
     }
-    return *id;
+    return name;
   };
-  const int32_t cls = need("cls_token", "[CLS]");
-  parts.set_post_processor(make_bert_post_processor(cls, need("sep_token", "[SEP]")));
+  const std::string cls = need("cls"), sep = need("sep");
+  parts.finish(specials.numbered(*parts.model), folder.dir());
+  parts.set_post_processor(make_bert_post_processor(*parts.id(cls), *parts.id(sep)));
 }
 
 }  // namespace attune
