@@ -47,6 +47,7 @@ GenerateOptions options_of(const Json& args, const Target& target) {
 }
 
 const Tokenizer& tokenizer_of(const Target& target, const std::string& what) {
+  target.check_text(what);
   if (target.tokenizer == nullptr)
     fail(ErrorCode::NotFound,
          "{}: text needs a tokenizer, and {} has none; give input_ids, and --ids for what is "
@@ -106,7 +107,7 @@ class Printer {
     const bool encoder = target_.model().find("enc.embed.tok") != nullptr;
     for (std::vector<int32_t>& ids : generate(target_.model(), prompts_, options_)) {
       Json result = Json::object();
-      if (target_.tokenizer != nullptr) result["text"] = target_.tokenizer->decode(ids);
+      if (target_.tokenizer != nullptr) result["text"] = target_.tokenizer->text(ids);
       if (ids_ || target_.tokenizer == nullptr) {
         if (encoder) ids.insert(ids.begin(), options_.decoder_start);
         result["output_ids"] = ids;

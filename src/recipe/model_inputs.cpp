@@ -28,6 +28,7 @@ Stream tokens_of(const Target& target, const Record& record) {
     ids = narrow(integers_of(record, "input_ids"));
     if (has_column(record, "token_type_ids")) types = narrow(integers_of(record, "token_type_ids"));
   } else if (has_column(record, "text")) {
+    target.check_text(record.where());
     if (target.tokenizer == nullptr)
       fail(ErrorCode::NotFound, "{}: \"text\" needs a tokenizer, and {} has none; give input_ids",
            record.where(), target.base_directory);

@@ -124,6 +124,17 @@ bool has_tokenizer(const std::string& directory) {
   return false;
 }
 
+/// A tokenizer that is not read fails where text is to be read, for all that the target needs one.
+void load_tokenizer(Target& target, bool need_task) {
+  if (!has_tokenizer(target.base_directory)) return;
+  try {
+    target.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(target.base_directory));
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::Unsupported || need_task || !target.card.task.empty()) throw;
+    target.tokenizer_error = error.what();
+  }
+}
+
 /// Where a target's model, adapter and head come from, before anything large is read.
 struct Sources {
   std::string folder;     // of the attune.json that says how the model was built; "" when none does
@@ -238,6 +249,11 @@ void check_heads(const Target& target, const std::vector<Acting>& adapters) {
 
 }  // namespace
 
+void Target::check_text(const std::string& where) const {
+  if (!tokenizer_error.empty())
+    fail(ErrorCode::Unsupported, "{}: reading text: {}; or give input_ids", where, tokenizer_error);
+}
+
 std::unique_ptr<Target> open_target(const TargetRequest& request) {
   std::unique_ptr<Target> target = std::make_unique<Target>();
   target->methods = methods();
@@ -245,8 +261,7 @@ std::unique_ptr<Target> open_target(const TargetRequest& request) {
   target->base_directory = sources.directory;
   target->loaded = load_model(sources.directory, sources.load);
   store(target->model(), sources.folder.empty() ? request.storage : target->card.storage);
-  if (has_tokenizer(sources.directory))
-    target->tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(sources.directory));
+  load_tokenizer(*target, request.need_task);
   target->adaptation =
       std::make_unique<Adaptation>(target->model(), target->methods, sources.load.seed);
   std::vector<Acting> acting;

@@ -30,10 +30,13 @@ struct Target {
   AdapterCard card;
   Registry<Tuner> methods;
   std::unique_ptr<Tokenizer> tokenizer;
+  std::string tokenizer_error;  // why there is none, where its files are of a kind that is not read
   LoadedModel loaded;
   std::unique_ptr<Adaptation> adaptation;
   std::unique_ptr<Task> task;  // null when the model has no head that a task reads
   Model& model() { return *loaded.model; }
+  /// Errors: Unsupported when text cannot be read for `tokenizer_error`. `where`: the line.
+  void check_text(const std::string& where) const;
 };
 
 /// Errors: NotFound (says where it looked), Corrupt, BadInput when an adapter belongs to another

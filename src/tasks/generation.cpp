@@ -124,7 +124,7 @@ std::vector<std::string> GenerationTask::decoded_texts(Model& model,
   for (const Example& example : examples) prompts.push_back(example.prompt);
   std::vector<std::string> texts;
   for (const std::vector<int32_t>& ids : generate(model, prompts, options))
-    texts.push_back(context_.tokenizer->decode(ids));
+    texts.push_back(context_.tokenizer->text(ids));
   return texts;
 }
 

@@ -42,6 +42,7 @@ class Bpe : public Model {
   }
   const std::string* token(int32_t id) const override { return pieces_.token(id); }
   int64_t id_bound() const override { return pieces_.bound(); }
+  bool is_bpe() const override { return true; }
   const std::string& unknown_token() const override { return options_.unknown_token; }
 
  private:

@@ -1,5 +1,6 @@
 #include "text/decoder.h"
 
+#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -212,6 +213,30 @@ class BpeDecoder : public Decoder {
   std::string suffix_;
 };
 
+/// Of what a classifier gave for every moment: repeated tokens count once, those between them and
+/// the delimiter of words vanish.
+class CtcDecoder : public Decoder {
+ public:
+  explicit CtcDecoder(const JsonView& json)
+      : pad_(json.text("pad_token", "<pad>")),
+        delimiter_(json.text("word_delimiter_token", "|")),
+        cleanup_(json.flag("cleanup", true)) {}
+  void apply(std::vector<std::string>& tokens) const override {
+    tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+    for (std::string& token : tokens) {
+      if (!pad_.empty()) replace_all(token, pad_, "");
+      if (!cleanup_) continue;
+      clean_up(token);
+      if (!delimiter_.empty()) replace_all(token, delimiter_, " ");
+    }
+    std::erase_if(tokens, [](const std::string& token) { return token.empty(); });
+  }
+
+ private:
+  std::string pad_, delimiter_;
+  bool cleanup_;
+};
+
 class SequenceDecoder : public Decoder {
  public:
   explicit SequenceDecoder(const JsonView& json) {
@@ -242,6 +267,13 @@ std::unique_ptr<Decoder> make_strip_decoder(const JsonView& json) {
 }
 
 }  // namespace
+
+void clean_up_spaces(std::string& text) {
+  constexpr std::pair<std::string_view, std::string_view> kRules[] = {
+      {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
+      {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : kRules) replace_all(text, from, to);
+}
 
 std::string Decoder::decode(std::vector<std::string> tokens) const {
   apply(tokens);
@@ -274,6 +306,7 @@ std::unique_ptr<Decoder> make_decoder(const JsonView& json) {
   }
   if (type == "ByteLevel") return std::make_unique<ByteLevelDecoder>();
   if (type == "ByteFallback") return std::make_unique<ByteFallbackDecoder>();
+  if (type == "CTC") return std::make_unique<CtcDecoder>(json);
   if (type == "Fuse") return std::make_unique<FuseDecoder>();
   if (type == "Metaspace") return std::make_unique<MetaspaceDecoder>(read_metaspace(json));
   if (type == "BPEDecoder") return std::make_unique<BpeDecoder>(json.text("suffix", "</w>"));
@@ -285,7 +318,7 @@ std::unique_ptr<Decoder> make_decoder(const JsonView& json) {
   }
   fail(ErrorCode::Unsupported,
        "{}: decoder type \"{}\" is not supported; supported: BPEDecoder, ByteFallback, ByteLevel, "
-       "Fuse, Metaspace, Replace, Sequence, Strip, WordPiece",
+       "CTC, Fuse, Metaspace, Replace, Sequence, Strip, WordPiece",
        json.where(), type);
 }
 

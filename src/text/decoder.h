@@ -25,6 +25,10 @@ std::unique_ptr<Decoder> make_decoder(const JsonView& json);
 /// and English contractions.
 std::unique_ptr<Decoder> make_word_piece_decoder(std::string prefix, bool cleanup);
 
+/// What transformers' clean_up_tokenization does to a decoded text: blanks before punctuation and
+/// within English contractions go.
+void clean_up_spaces(std::string& text);
+
 /// The byte of a token like "<0x0A>"; -1 for other tokens.
 int byte_of_token(std::string_view token);
 

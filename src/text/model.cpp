@@ -52,6 +52,7 @@ std::string type_of(const JsonView& json) {
   if (json.has("merges")) return "BPE";
   if (json.has("vocab") && json.at("vocab").value().is_array()) return "Unigram";
   if (json.has("continuing_subword_prefix")) return "WordPiece";
+  if (json.has("vocab") && json.has("unk_token")) return "WordLevel";
   return json.at("type").as_string();
 }
 
@@ -59,9 +60,10 @@ std::string type_of(const JsonView& json) {
 
 std::unique_ptr<Model> make_model(const JsonView& json, ModelTables tables) {
   const std::string type = type_of(json);
-  if (type != "WordPiece" && type != "BPE" && type != "Unigram") {
+  if (type != "WordPiece" && type != "BPE" && type != "Unigram" && type != "WordLevel") {
     fail(ErrorCode::Unsupported,
-         "{}.type: model type \"{}\" is not supported; supported: BPE, Unigram, WordPiece",
+         "{}.type: model type \"{}\" is not supported; supported: BPE, Unigram, WordLevel, "
+         "WordPiece",
          json.where(), type);
   }
   const JsonView vocabulary = json.at("vocab");
@@ -70,6 +72,9 @@ std::unique_ptr<Model> make_model(const JsonView& json, ModelTables tables) {
     return unigram_from(json, std::move(tables));
   }
   vocabulary.entries();  // reports a list
+  if (type == "WordLevel")
+    return make_word_level(json.text("unk_token", "<unk>"), std::move(tables.vocabulary),
+                           json.where() + ".vocab");
   return type == "BPE" ? bpe_from(json, std::move(tables))
                        : word_piece_from(json, std::move(tables));
 }

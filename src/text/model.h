@@ -45,6 +45,7 @@ class Model {
   virtual const std::string& unknown_token() const = 0;
   /// True when a token of this id stands for its own text, whatever its piece is.
   virtual bool stands_for_text(int32_t) const { return false; }
+  virtual bool is_bpe() const { return false; }
 };
 
 /// Builds what the "model" field describes; its tables were read beforehand (load_json.h). Throws
@@ -60,6 +61,11 @@ struct WordPieceOptions {
 /// unknown token is not in the vocabulary, and those of VocabularyTable. Reference: Schuster and
 /// Nakajima 2012, "Japanese and Korean voice search"; Devlin et al. 2018, BERT.
 std::unique_ptr<Model> make_word_piece(const WordPieceOptions& options, Vocabulary vocabulary,
+                                       const std::string& where);
+
+/// A word as a whole, or the unknown token, which the vocabulary need not have. `where` leads the
+/// errors of VocabularyTable.
+std::unique_ptr<Model> make_word_level(const std::string& unknown, Vocabulary vocabulary,
                                        const std::string& where);
 
 /// The most probable segmentation under a unigram language model of pieces (Viterbi over a trie, in

@@ -78,6 +78,24 @@ class ReplaceNormalizer : public Normalizer {
   std::u32string content_;
 };
 
+/// SentencePiece's cleaning for translation: control characters go, what is or stands for a space
+/// becomes a blank.
+class NmtNormalizer : public Normalizer {
+ public:
+  void apply(NormalizedText& text) const override {
+    text.filter([](char32_t c) {
+      return !((c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F ||
+               c == 0x8F || c == 0x9F);
+    });
+    text.map([](char32_t c) {
+      const bool space = c == 9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 ||
+                         (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 ||
+                         c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
+      return space ? U' ' : c;
+    });
+  }
+};
+
 /// Every byte as its printable character.
 class ByteLevelNormalizer : public Normalizer {
  public:
@@ -166,6 +184,7 @@ std::unique_ptr<Normalizer> make_normalizer(const JsonView& json) {
   }
   if (type == "Lowercase") return std::make_unique<LowercaseNormalizer>();
   if (type == "StripAccents") return std::make_unique<StripAccentsNormalizer>();
+  if (type == "Nmt") return std::make_unique<NmtNormalizer>();
   if (type == "NFC") return std::make_unique<FormNormalizer>(Form::Nfc);
   if (type == "NFD") return std::make_unique<FormNormalizer>(Form::Nfd);
   if (type == "NFKC") return std::make_unique<FormNormalizer>(Form::Nfkc);
@@ -189,8 +208,8 @@ std::unique_ptr<Normalizer> make_normalizer(const JsonView& json) {
   }
   fail(ErrorCode::Unsupported,
        "{}: normalizer type \"{}\" is not supported; supported: BertNormalizer, ByteLevel, "
-       "Lowercase, NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Sequence, Strip, "
-       "StripAccents",
+       "Lowercase, NFC, NFD, NFKC, NFKD, Nmt, Precompiled, Prepend, Replace, Sequence, "
+       "Strip, StripAccents",
        json.where(), type);
 }
 

@@ -189,6 +189,39 @@ class Digits : public CuttingPreTokenizer {
   bool individual_;
 };
 
+/// Pieces of so many characters.
+class FixedLength : public CuttingPreTokenizer {
+ public:
+  explicit FixedLength(int64_t length) : length_(length) {}
+
+ protected:
+  void cut(std::u32string_view piece, std::vector<Range>& out) const override {
+    const int64_t size = int64_t(piece.size());
+    for (int64_t at = 0; at < size; at += length_)
+      out.emplace_back(int32_t(at), int32_t(std::min(at + length_, size)));
+  }
+
+ private:
+  int64_t length_;
+};
+
+/// Runs of one script. What belongs to none joins the run before it; before the first run it is
+/// lost, as in the reference.
+class UnicodeScripts : public CuttingPreTokenizer {
+ protected:
+  void cut(std::u32string_view piece, std::vector<Range>& out) const override {
+    int previous = unicode::kNoScript;
+    for (int32_t i = 0; i < int32_t(piece.size()); ++i) {
+      const int script = unicode::script(piece[size_t(i)]);
+      if (script != unicode::kNoScript && script != previous) {
+        out.emplace_back(i, i);
+        previous = script;
+      }
+      if (!out.empty()) out.back().second = i + 1;
+    }
+  }
+};
+
 class Split : public PreTokenizer {
  public:
   Split(Pattern pattern, Behavior behavior, bool invert)
@@ -249,6 +282,13 @@ class SequencePreTokenizer : public PreTokenizer {
   std::vector<std::unique_ptr<PreTokenizer>> parts_;
 };
 
+std::unique_ptr<PreTokenizer> make_fixed_length(const JsonView& json) {
+  const int64_t length = json.has("length") ? json.at("length").as_int() : 5;
+  if (length < 1 || length > INT32_MAX)
+    fail(ErrorCode::Corrupt, "{}.length: expected 1 or more, found {}", json.where(), length);
+  return std::make_unique<FixedLength>(length);
+}
+
 std::unique_ptr<PreTokenizer> make_sequence(const JsonView& json) {
   std::vector<std::unique_ptr<PreTokenizer>> parts;
   for (const JsonView& item : json.at("pretokenizers").items()) {
@@ -271,6 +311,8 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const JsonView& json) {
   if (type == "Punctuation") {
     return std::make_unique<Punctuation>(behavior_of(json, Behavior::Isolated));
   }
+  if (type == "FixedLength") return make_fixed_length(json);
+  if (type == "UnicodeScripts") return std::make_unique<UnicodeScripts>();
   if (type == "Digits") return std::make_unique<Digits>(json.flag("individual_digits", false));
   if (type == "ByteLevel") {
     return make_byte_level(json.flag("add_prefix_space", true), json.flag("use_regex", true));
@@ -287,8 +329,8 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const JsonView& json) {
   }
   fail(ErrorCode::Unsupported,
        "{}: pre-tokenizer type \"{}\" is not supported; supported: BertPreTokenizer, ByteLevel, "
-       "CharDelimiterSplit, Digits, Metaspace, Punctuation, Sequence, Split, Whitespace, "
-       "WhitespaceSplit",
+       "CharDelimiterSplit, Digits, FixedLength, Metaspace, Punctuation, Sequence, Split, "
+       "UnicodeScripts, Whitespace, WhitespaceSplit",
        json.where(), type);
 }
 

@@ -191,6 +191,12 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special
   return parts_->decoder->decode(std::move(tokens));
 }
 
+std::string Tokenizer::text(const std::vector<int32_t>& ids) const {
+  std::string result = decode(ids);
+  if (parts_->cleans_up) clean_up_spaces(result);
+  return result;
+}
+
 const std::string& Tokenizer::token(int32_t id) const {
   const std::unordered_map<int32_t, size_t>::const_iterator found = parts_->added_index.find(id);
   if (found != parts_->added_index.end()) return parts_->added[found->second].content;

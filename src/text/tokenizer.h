@@ -56,6 +56,10 @@ class Tokenizer {
   /// Text of the ids; ids without a token are left out.
   std::string decode(const std::vector<int32_t>& ids, bool skip_special_tokens = true) const;
 
+  /// The text to show: decode(), and what transformers adds to it where tokenizer_config.json asks
+  /// for clean_up_tokenization_spaces and the model is not BPE.
+  std::string text(const std::vector<int32_t>& ids) const;
+
   /// Throws BadInput when there is no token with this id.
   const std::string& token(int32_t id) const;
   std::optional<int32_t> id(std::string_view token) const;

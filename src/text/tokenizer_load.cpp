@@ -102,6 +102,9 @@ Tokenizer Tokenizer::load(const std::string& dir) {
         dir);
   }
   read_limits(folder.config(), *parts);
+  const char* anyway = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+  parts->cleans_up = folder.config().flag("clean_up_tokenization_spaces", false) &&
+                     (!parts->model->is_bpe() || folder.config().flag(anyway, false));
   parts->fingerprint = folder.fingerprint();
   return Tokenizer(std::move(parts));
 }

@@ -37,6 +37,7 @@ struct Tokenizer::Parts {
   std::optional<int32_t> pad, cls, sep, mask, unk, bos, eos;
   int64_t model_max_length = 0;
   bool truncate_left = false;
+  bool cleans_up = false;  // the text that is shown
   std::string fingerprint;
 
   std::optional<int32_t> id(std::string_view token) const;

@@ -4,6 +4,7 @@
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>
 #include <unicode/unorm2.h>
+#include <unicode/uscript.h>
 
 #include <cstring>
 #include <iterator>
@@ -13,6 +14,7 @@ namespace {
 
 constexpr int kCategories = 8;     // unicode_categories
 constexpr int kNormalization = 9;  // unicode-normalization-alignments
+constexpr int kScripts = 9;        // the table of UnicodeScripts
 
 struct Range {
   char32_t first, last;
@@ -90,6 +92,17 @@ bool is_cjk(char32_t c) {
   return (c >= 0x4E00 && c <= 0x9FFF) || c <= 0x4DBF || (c >= 0xF900 && c <= 0xFAFF) ||
          (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B81F) ||
          (c >= 0x2B920 && c <= 0x2CEAF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+
+int script(char32_t c) {
+  if (c == ' ' || !known(c, kScripts)) return kNoScript;
+  if (c == 0x30FC) return USCRIPT_HAN;
+  if (c == 0x589 || c == 0x61C) return USCRIPT_COMMON;  // of one script each since then
+  if (c == 0x953 || c == 0x954) return USCRIPT_DEVANAGARI;
+  UErrorCode error = U_ZERO_ERROR;
+  const int found = uscript_getScript(UChar32(c), &error);
+  if (found == USCRIPT_UNKNOWN) return kNoScript;
+  return found == USCRIPT_HIRAGANA || found == USCRIPT_KATAKANA ? USCRIPT_HAN : found;
 }
 
 bool is_numeric(char32_t c) {

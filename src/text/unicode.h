@@ -30,6 +30,11 @@ bool is_numeric(char32_t c);      // category N
 bool is_word(char32_t c);         // \w of a Unicode regular expression
 int combining_class(char32_t c);  // 0 for what Unicode 9 did not know
 
+/// The script as a number; Han for all of Japanese and Chinese. The blank and what Unicode 9 did
+/// not know have none.
+constexpr int kNoScript = -1;
+int script(char32_t c);
+
 /// Lower case of one character by itself (no context): one or two characters.
 struct Lower {
   char32_t chars[2];

@@ -296,6 +296,23 @@ def kinds(args, small):
         t.add_tokens([AddedToken("new token", normalized=True)])
         return t
 
+    def word_level():
+        t = Tokenizer(M.WordLevel(unk_token="<unk>"))
+        t.normalizer = N.Sequence([N.Nmt(), N.Lowercase()])
+        t.pre_tokenizer = P.Sequence([P.WhitespaceSplit(), P.UnicodeScripts()])
+        t.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=size(4000), special_tokens=["<unk>", "<pad>"], show_progress=False))
+        t.decoder = D.CTC(pad_token="<pad>", word_delimiter_token="z")
+        t.post_processor = template("$A <pad>", "$A <pad> $B:1", t)
+        return t
+
+    def fixed_length():
+        t = Tokenizer(M.WordLevel(unk_token="<unk>"))
+        t.normalizer = N.Nmt()
+        t.pre_tokenizer = P.Sequence([P.UnicodeScripts(), P.FixedLength(length=2)])
+        t.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=size(4000), special_tokens=["<unk>"], show_progress=False))
+        t.decoder = D.Sequence([D.CTC(pad_token="e", cleanup=False), D.Fuse()])
+        return t
+
     def files(name, cls, **config):
         """What transformers makes of a folder without tokenizer.json."""
         folder = os.path.join(args.small or args.out, "files_" + name)
@@ -328,6 +345,7 @@ def kinds(args, small):
         "no_unk_bpe": lambda: prefix_bpe(None), "llama2": llama2, "llama2_first": llama2_first, "llama2_never": llama2_never, "gemma": gemma,
         "partial_bytes": partial_bytes, "t5": t5, "xlmr": xlmr, "xlmr_never": lambda: xlmr("never"), "albert": albert, "unigram_bytes": unigram_bytes,
         "deberta": deberta,
+        "word_level": word_level, "fixed_length": fixed_length,
         "files_gpt2": lambda: files("gpt2", "GPT2Tokenizer"),
         "files_gpt2_bos": lambda: files("gpt2_bos", "GPT2Tokenizer", add_bos_token=True, add_prefix_space=True, pad_token="<pad>"),
         "files_roberta": lambda: files("roberta", "RobertaTokenizer", mask_token=mask),
@@ -342,7 +360,7 @@ def kinds(args, small):
     return out
 
 
-SMALL = ["gpt2", "llama3", "llama2", "t5", "xlmr", "files_llama", "files_t5"]
+SMALL = ["gpt2", "llama3", "llama2", "t5", "xlmr", "word_level", "fixed_length", "files_llama", "files_t5"]
 
 
 def every_character():

@@ -313,5 +313,20 @@ TEST_F(Sessions, LinesThatForwardCannotReadAreNamed) {
       "in.jsonl:1: \"text\" needs a tokenizer, and bare has none; give input_ids");
 }
 
+TEST_F(Sessions, ATokenizerThatIsNotReadMattersToTextOnly) {
+  make_model("odd", 1, false);
+  folder_.write("odd/tokenizer.json", R"({"model": {"type": "Odd", "vocab": {}}})");
+  const std::unique_ptr<Target> target = open_target(request("odd"));
+  const Dataset ids = Dataset::open(folder_.write("ids.jsonl", "{\"input_ids\": [1, 2]}\n"));
+  EXPECT_EQ(forward_all(*target, ids, {"final"}, false).size(), 1u);
+  const Dataset text = Dataset::open(folder_.write("in.jsonl", "{\"text\": \"a\"}\n"));
+  const auto forward = [&] { forward_all(*target, text, {"final"}, false); };
+  const std::string error = error_text(folder_, ErrorCode::Unsupported, forward);
+  EXPECT_NE(error.find("in.jsonl:1: reading text: "), std::string::npos) << error;
+  EXPECT_NE(error.find("model type \"Odd\" is not supported"), std::string::npos) << error;
+  EXPECT_NE(error.find("; or give input_ids"), std::string::npos) << error;
+  error_text(folder_, ErrorCode::Unsupported, [&] { open_target(request("odd", true)); });
+}
+
 }  // namespace session_test
 }  // namespace attune

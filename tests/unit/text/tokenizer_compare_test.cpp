@@ -115,7 +115,8 @@ TEST(TokenizerCompare, SmallFixtureEqualsReference) {
 }
 
 TEST(TokenizerCompare, SmallFixturesOfEveryKindEqualReference) {
-  for (const char* kind : {"gpt2", "llama3", "llama2", "t5", "xlmr", "files_llama", "files_t5"}) {
+  for (const char* kind : {"gpt2", "llama3", "llama2", "t5", "xlmr", "word_level", "fixed_length",
+                           "files_llama", "files_t5"}) {
     SCOPED_TRACE(kind);
     EXPECT_EQ(compare_all(std::filesystem::path(ATTUNE_TEST_DATA) / "tokenizers" / kind), 90);
   }
