@@ -1,6 +1,8 @@
 #include "arch/load.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include "arch/fill.h"
 #include "base/error.h"
@@ -57,6 +59,28 @@ HeadRequest head_of_config(const Json& config) {
   return head;
 }
 
+namespace {
+
+/// What a 1_Pooling/config.json pools by: "mean", "cls", ...
+std::vector<std::string> pooling_modes(const Json& config) {
+  std::vector<std::string> modes;
+  const auto add = [&](std::string mode) {
+    if (ends_with(mode, "_tokens")) mode.resize(mode.size() - 7);
+    if (ends_with(mode, "_token")) mode.resize(mode.size() - 6);
+    if (std::count(modes.begin(), modes.end(), mode) == 0) modes.push_back(mode);
+  };
+  const std::string key = "pooling_mode";
+  for (const auto& [name, value] : config.items()) {
+    if (name == key && value.is_string()) add(value.get<std::string>());
+    if (name == key && value.is_array())
+      for (const Json& mode : value) add(mode.is_string() ? mode.get<std::string>() : mode.dump());
+    if (starts_with(name, key + "_") && value == true) add(name.substr(key.size() + 1));
+  }
+  return modes;
+}
+
+}  // namespace
+
 std::string checkpoint_pool(const std::string& directory) {
   std::string pooling = directory + "/1_Pooling/config.json";
   const std::string modules = directory + "/modules.json";
@@ -65,12 +89,16 @@ std::string checkpoint_pool(const std::string& directory) {
       if (ends_with(module.value("type", ""), "Pooling"))
         pooling = directory + "/" + module.value("path", "1_Pooling") + "/config.json";
   if (!file_exists(pooling)) return "";
-  const Json config = read_json(pooling);
-  const std::string mode = config.value("pooling_mode", "");
-  if (mode == "mean" || config.value("pooling_mode_mean_tokens", false)) return "mean";
-  if (mode == "max" || config.value("pooling_mode_max_tokens", false)) return "max";
-  if (mode == "cls" || config.value("pooling_mode_cls_token", false)) return "first";
-  return "";
+  const std::vector<std::string> modes = pooling_modes(read_json(pooling));
+  static const std::map<std::string, std::string> ours{
+      {"mean", "mean"}, {"max", "max"}, {"cls", "first"}, {"lasttoken", "last"}};
+  if (modes.empty()) return "";
+  if (modes.size() > 1 || ours.count(modes[0]) == 0)
+    fail(ErrorCode::Unsupported,
+         "{}: sentences are pooled by {}; one of cls, mean, max and lasttoken is supported. Choose "
+         "another with `head: {{pool: mean}}`",
+         pooling, join(modes, " and "));
+  return ours.at(modes[0]);
 }
 
 std::string checkpoint_fingerprint(const std::string& directory) {
@@ -141,7 +169,8 @@ LoadedModel load_model(const std::string& directory, const LoadOptions& options)
   const Checkpoint checkpoint(directory);
   HeadRequest head = options.own_head ? options.head : head_of_config(config);
   if (head.kind == HeadKind::None) head.pool = "pooler";
-  const std::string pool = checkpoint_pool(directory);
+  const bool open = head.kind == HeadKind::Sequence && head.pool == "auto";
+  const std::string pool = open ? checkpoint_pool(directory) : "";
   ModelSpec spec = spec_of(*architecture, config, config_path, head, pool);
   if (head.kind == HeadKind::None && !has_pooler(spec, checkpoint)) {
     head.pool = "first";

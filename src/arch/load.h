@@ -44,8 +44,8 @@ LoadedModel load_model(const std::string& directory, const LoadOptions& options)
 std::unique_ptr<Model> init_model(const Json& config, const std::string& config_path,
                                   const LoadOptions& options);
 
-/// How a sentence-transformers checkpoint pools: "first", "mean", "max", or "" when it says
-/// nothing.
+/// How a sentence-transformers checkpoint pools: "first", "last", "mean", "max", or "" when it says
+/// nothing. Errors: Unsupported for another way or several, naming file and way.
 std::string checkpoint_pool(const std::string& directory);
 /// The head named by config.json's `architectures`, with its number of labels.
 HeadRequest head_of_config(const Json& config);

@@ -53,6 +53,50 @@ TEST(WriteModel, ADirectoryThatCannotBeMadeIsNamed) {
             "writing a checkpoint: the directory " + directory + " cannot be made");
 }
 
+/// What a base model with this 1_Pooling/config.json pools by, or the error's text.
+std::string pool_of(const std::string& pooling) {
+  const TempFolder folder;
+  for (const char* name : {"config.json", "model.safetensors"})
+    folder.write(name, read_file(kGolden + "base/" + name));
+  folder.write("1_Pooling/config.json", pooling);
+  LoadOptions options;
+  options.own_head = true;
+  options.head = {HeadKind::Sequence, 3, "auto"};
+  try {
+    return load_model(folder.path(), options).report.pool;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::Unsupported);
+    options.head.pool = "mean";  // another way was chosen: the file does not matter
+    EXPECT_EQ(load_model(folder.path(), options).report.pool, "mean");
+    options.head = {HeadKind::Token, 3};
+    load_model(folder.path(), options);
+    return std::string(error.what()).substr(folder.path().size() + 1);
+  }
+}
+
+TEST(LoadModel, PoolsAsSentenceTransformersSays) {
+  EXPECT_EQ(pool_of(R"({"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false})"),
+            "mean");
+  EXPECT_EQ(pool_of(R"({"pooling_mode_cls_token": true})"), "first");
+  EXPECT_EQ(pool_of(R"({"pooling_mode": "max"})"), "max");
+  EXPECT_EQ(pool_of(R"({"pooling_mode": ["cls"]})"), "first");
+  EXPECT_EQ(pool_of(R"({"word_embedding_dimension": 24})"), "pooler");
+}
+
+TEST(LoadModel, OtherPoolingIsRefusedByName) {
+  const auto refusal = [](const std::string& ways) {
+    return "1_Pooling/config.json: sentences are pooled by " + ways +
+           "; one of cls, mean, max and lasttoken is supported. Choose another with `head: {pool: "
+           "mean}`";
+  };
+  EXPECT_EQ(pool_of(R"({"pooling_mode_mean_sqrt_len_tokens": true})"), refusal("mean_sqrt_len"));
+  EXPECT_EQ(pool_of(R"({"pooling_mode": "weightedmean"})"), refusal("weightedmean"));
+  EXPECT_EQ(pool_of(R"({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true})"),
+            refusal("cls and mean"));
+  EXPECT_NE(pool_of(R"({"pooling_mode_lasttoken": true})").find("pools by \"last\""),
+            std::string::npos);
+}
+
 /// A checkpoint of which every tensor has been rounded to bf16, stored as bf16 and as fp32.
 struct TwoFiles {
   TempFolder folder;
