@@ -51,6 +51,7 @@ HeadSpec bert_head(const ConfigReader& config, const HeadRequest& request,
   head.token_class = "BertForTokenClassification";
   head.dropout = config.number("classifier_dropout", config.number("hidden_dropout_prob", 0.1));
   head.transform_activation = config.activation("hidden_act", "gelu");
+  if (request.kind == HeadKind::MaskedLm) head.tied = config.boolean("tie_word_embeddings", true);
   if (request.kind == HeadKind::Token || request.kind == HeadKind::Span ||
       request.kind == HeadKind::MaskedLm)
     return head;
@@ -88,7 +89,9 @@ std::vector<NameRule> bert_names(const StackSpec& s, const HeadSpec& head) {
   if (head.kind == HeadKind::MaskedLm) {
     names.module("head.transform", {"cls.predictions.transform.dense"}, true);
     names.module("head.norm", {"cls.predictions.transform.LayerNorm"}, true);
-    names.tensor("head.bias", {"cls.predictions.bias"});
+    // The class adds the decoder's bias, which is the other one where both are tied.
+    names.tensor("head.bias",
+                 {head.tied ? "cls.predictions.bias" : "cls.predictions.decoder.bias"});
   }
   return names.take();
 }
@@ -101,9 +104,15 @@ class Bert final : public Architecture {
     spec.stacks = {bert_stack(config)};
     spec.head = bert_head(config, request, pool);
     spec.names = bert_names(spec.first(), spec.head);
+    if (spec.head.kind == HeadKind::MaskedLm) {
+      spec.output.site = "head.proj";
+      spec.output.weight = "cls.predictions.decoder.weight";
+      spec.output.bias = "cls.predictions.decoder.bias";
+    }
     spec.prefixes = {"bert."};
     spec.init_deviation = config.number("initializer_range", 0.02);
-    spec.ignored = {"*position_ids", "*cls.seq_relationship.*", "*cls.predictions.decoder.*"};
+    spec.ignored = {"*position_ids", "*cls.seq_relationship.*", "*cls.predictions.decoder.*",
+                    "*cls.predictions.bias"};
     return spec;
   }
 

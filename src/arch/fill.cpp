@@ -73,6 +73,7 @@ class Filler {
                         : rule.weight;
       slot.weight_name = rule.weight;
       slot.bias_name = rule.bias;
+      slot.stored = rule.shape;
       slot.weight = tensor(site, slot, rule, false);
       slot.copies.weight_is_mapped(!slot.fresh && mapped_);
       if (!rule.bias.empty()) slot.bias = tensor(site, slot, rule, true);
@@ -238,8 +239,22 @@ std::string stored_name(const NameRule& rule, const Checkpoint& checkpoint,
   return "";
 }
 
+namespace {
+
+/// Of the two names that the bias of a tied output may have, the output's own goes first.
+void settle_output_bias(ModelSpec& spec, const Checkpoint& checkpoint) {
+  NameRule own;
+  own.weight = spec.output.bias;
+  if (own.weight.empty() || stored_name(own, checkpoint, spec.prefixes).empty()) return;
+  for (NameRule& rule : spec.names)
+    if (rule.site == "head.bias") rule.weight = own.weight;
+}
+
+}  // namespace
+
 void settle_output(ModelSpec& spec, const Checkpoint& checkpoint) {
-  if (spec.output.weight.empty() || spec.head.kind != HeadKind::Lm) return;
+  if (spec.output.weight.empty() || !spec.words()) return;
+  settle_output_bias(spec, checkpoint);
   const std::string own = stored_name(spec.output, checkpoint, spec.prefixes);
   if (own.empty()) {
     spec.head.tied = spec.head.tied || spec.head.tied_when_absent;

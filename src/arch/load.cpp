@@ -156,7 +156,10 @@ bool has_pooler(const ModelSpec& spec, const Checkpoint& checkpoint) {
 /// A language model's own output matrix joins the names when it is not tied.
 std::unique_ptr<Transformer> transformer_of(ModelSpec spec, const LoadOptions& options,
                                             const Json& config) {
-  if (spec.head.kind == HeadKind::Lm && !spec.head.tied) spec.names.push_back(spec.output);
+  if (spec.words() && !spec.head.tied) {
+    spec.names.push_back(spec.output);
+    spec.names.back().bias.clear();  // a site of its own
+  }
   return std::make_unique<Transformer>(std::move(spec), options.numerics, config);
 }
 
@@ -198,13 +201,22 @@ std::unique_ptr<Model> init_model(const Json& config, const std::string& config_
 
 namespace {
 
-/// Shapes under which weights are stored where they are not the site's, by site.
-std::map<std::string, std::vector<int64_t>> stored_shapes(const Model& model) {
-  std::map<std::string, std::vector<int64_t>> shapes;
-  if (const Transformer* transformer = dynamic_cast<const Transformer*>(&model))
-    for (const NameRule& rule : transformer->spec().names)
-      if (!rule.shape.empty()) shapes[rule.site] = rule.shape;
-  return shapes;
+/// What the source holds under other names too, and the bias of an output that is tied no longer.
+void write_other_names(const Transformer& model, std::map<std::string, Tensor>& tensors) {
+  const auto write = [&](const std::string& name, const Site& site) {
+    const WeightSlot& slot = model.slot(site);
+    if (slot.weight_name != name) tensors[name] = slot.as_stored(slot.dense()).clone();
+  };
+  for (const NameRule& rule : model.spec().names)
+    for (const std::pair<std::string, std::string>& other : rule.others)
+      if (tensors.count(other.first) > 0) write(other.first, model.site(rule.site));
+  const NameRule& output = model.spec().output;
+  const Site* matrix = model.find("head.proj");
+  const Site* bias = model.find("head.bias");
+  if (output.weight.empty() || matrix == nullptr) return;
+  if (model.spec().head.tied && !model.untied() && tensors.count(output.weight) > 0)
+    write(output.weight, *matrix);
+  if (model.untied() && bias != nullptr && !output.bias.empty()) write(output.bias, *bias);
 }
 
 }  // namespace
@@ -257,7 +269,6 @@ void write_model(const Model& model, const std::string& source, const std::strin
   }
   std::map<std::string, Tensor>
       own_head;  // beside a plain body, when config says that the head is ours
-  std::map<std::string, std::vector<int64_t>> shapes = stored_shapes(model);
   const Transformer* transformer = dynamic_cast<const Transformer*>(&model);
   const bool unties = transformer != nullptr && transformer->untied();
   for (const Site& site : model.sites()) {
@@ -269,11 +280,11 @@ void write_model(const Model& model, const std::string& source, const std::strin
       Tensor weight = slot.dense();
       // Where the output is tied, transformers scales what enters it; where it is not, it does not.
       if (unties && site.name == "head.proj") weight = weight * transformer->spec().head.scale;
-      target[slot.weight_name] =
-          shapes.count(site.name) > 0 ? weight.reshape(shapes[site.name]) : weight;
+      target[slot.weight_name] = slot.as_stored(weight);
     }
     if (slot.bias.defined() && !slot.bias_name.empty()) target[slot.bias_name] = slot.bias;
   }
+  if (transformer != nullptr) write_other_names(*transformer, tensors);
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   if (error)

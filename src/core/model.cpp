@@ -39,6 +39,10 @@ std::vector<int64_t> WeightSlot::shape() const {
                           : std::vector<int64_t>{codes->rows(), codes->cols()};
 }
 
+Tensor WeightSlot::as_stored(const Tensor& values) const {
+  return stored.empty() ? values : values.reshape(stored);
+}
+
 void WeightSlot::replace(Tensor weight_values, Tensor bias_values,
                          std::shared_ptr<const kernels::QuantizedMatrix> new_codes) {
   weight = std::move(weight_values);

@@ -23,6 +23,7 @@ struct WeightSlot {
   std::shared_ptr<const kernels::QuantizedMatrix> codes;  // core/storage.h
   at::ScalarType master = at::kFloat;
   std::string weight_name, bias_name;
+  std::vector<int64_t> stored;  // the weight's shape in files, where it is not the site's
   std::string module;  // path in transformers' class with a head: "bert.pooler.dense", whatever the
                        // file says
   bool fresh = false;  // not in the checkpoint: drawn from the seed
@@ -34,6 +35,8 @@ struct WeightSlot {
   bool present() const { return weight.defined() || codes != nullptr; }
   int64_t numel() const;  // of weight and bias
   std::vector<int64_t> shape() const;
+  /// A weight in the shape that files have.
+  Tensor as_stored(const Tensor& values) const;
   /// Replaces the weight's values, codes or not; copies are made anew.
   void replace(Tensor weight_values, Tensor bias_values,
                std::shared_ptr<const kernels::QuantizedMatrix> new_codes = nullptr);

@@ -119,7 +119,10 @@ struct ModelSpec {
   std::vector<StackSpec> stacks;  // in the order they run; the last one carries the head
   HeadSpec head;
   std::vector<NameRule> names;
-  NameRule output;  // of a language model's own output matrix; used when it is not tied
+  // Of a language model's own output matrix, used when it is not tied; `bias`: the name of the
+  // site head.bias then.
+  NameRule output;
+  bool words() const { return head.kind == HeadKind::Lm || head.kind == HeadKind::MaskedLm; }
   std::vector<std::string> prefixes;  // of the base model, present or absent in a file: "bert."
   std::vector<std::string> ignored;   // globs of known buffers and of heads this model does not use
   double init_deviation = 0.02;

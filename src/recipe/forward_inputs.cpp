@@ -21,10 +21,6 @@ Tensor plain(const Tensor& x) {
 /// Adds N/loss and N/grad/NAME.
 void add_gradients(Target& target, const Record& record, const Batch& batch,
                    const std::string& prefix, NamedTensors& out) {
-  const Transformer& transformer = dynamic_cast<const Transformer&>(target.model());
-  std::map<std::string, std::vector<int64_t>> shapes;  // as stored, where they are not the site's
-  for (const NameRule& rule : transformer.spec().names)
-    if (!rule.shape.empty()) shapes[rule.site] = rule.shape;
   target.adaptation->add("gradients", {"full", Json::object()});
   const std::vector<Param> params = target.adaptation->trainable();
   const Output output = target.model().forward(batch, {});
@@ -40,9 +36,9 @@ void add_gradients(Target& target, const Record& record, const Batch& batch,
     const std::vector<std::string> parts = split(param.name, '/');
     if (parts.size() < 3 || parts[0] != "gradients" || !param.value.grad().defined()) continue;
     const WeightSlot& slot = target.model().slot(target.model().site(parts[2]));
-    Tensor gradient = plain(gradient_of(param.value));
-    if (weight && shapes.count(parts[2]) > 0) gradient = gradient.reshape(shapes[parts[2]]);
-    out.emplace_back(prefix + "grad/" + (weight ? slot.weight_name : slot.bias_name), gradient);
+    const Tensor gradient = plain(gradient_of(param.value));
+    out.emplace_back(prefix + "grad/" + (weight ? slot.weight_name : slot.bias_name),
+                     weight ? slot.as_stored(gradient) : gradient);
   }
   target.adaptation->remove("gradients");
 }

@@ -12,7 +12,8 @@ namespace attune {
 namespace golden_bert_test {
 
 const char* const kCases[] = {
-    "base", "base-no-pooler", "classify", "regress", "classify-multi", "tag", "qa", "mlm"};
+    "base", "base-no-pooler", "classify",   "regress",    "classify-multi", "tag", "qa",
+    "mlm",  "mlm-untied",     "mlm-parted", "mlm-decoder"};
 
 std::map<std::string, Tensor> run(const std::string& name, const std::string& precision) {
   TargetRequest request;

@@ -42,7 +42,15 @@ CASES = {
     "mlm": (BertForMaskedLM, {}, "plain", dict(
         hidden_size=16, num_attention_heads=4, intermediate_size=24, num_hidden_layers=2, vocab_size=73,
         hidden_act="gelu_pytorch_tanh")),
+    "mlm-untied": (BertForMaskedLM, {}, "plain", dict(
+        hidden_size=12, num_attention_heads=3, intermediate_size=16, num_hidden_layers=1, vocab_size=51,
+        tie_word_embeddings=False)),
+    "mlm-parted": (BertForMaskedLM, {}, "parted", dict(
+        hidden_size=12, num_attention_heads=3, intermediate_size=16, num_hidden_layers=1, vocab_size=51)),
+    "mlm-decoder": (BertForMaskedLM, {}, "decoder", dict(
+        hidden_size=12, num_attention_heads=3, intermediate_size=16, num_hidden_layers=1, vocab_size=51)),
 }
+TABLE, BIAS, DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.bias", "cls.predictions.decoder."
 
 
 def lively(model, generator):
@@ -60,6 +68,8 @@ def checkpoint_name(name, case, layout):
         name = "bert." + name
     if layout == "legacy":
         name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    if layout == "decoder":     # the output's names for what the two share
+        name = {TABLE: DECODER + "weight", BIAS: DECODER + "bias"}.get(name, name)
     return name
 
 
@@ -68,9 +78,11 @@ def save(model, folder, case, layout):
         model = model.half()
     size = "15KB" if layout == "sharded" else "1GB"
     model.save_pretrained(folder, max_shard_size=size)
-    if layout in ("prefixed", "legacy"):
+    if layout in ("prefixed", "legacy", "parted", "decoder"):
         path = os.path.join(folder, "model.safetensors")
         tensors = {checkpoint_name(name, case, layout): value for name, value in load_file(path).items()}
+        if layout == "parted":  # an output of its own, whatever the configuration says
+            tensors |= {DECODER + "weight": tensors[TABLE].flip(0) * 0.9, DECODER + "bias": tensors[BIAS].flip(0)}
         save_file(tensors, path, metadata={"format": "pt"})
 
 
@@ -89,7 +101,7 @@ def labels_for(case, config, length, generator):
         labels = draw(config.num_labels, length)
         labels[0] = labels[-1] = -100
         return labels, {"labels": torch.tensor([labels])}
-    if case == "mlm":
+    if case.startswith("mlm"):
         labels = [value if i % 3 == 1 else -100 for i, value in enumerate(draw(config.vocab_size, length))]
         return labels, {"labels": torch.tensor([labels])}
     if case == "qa":
@@ -129,6 +141,8 @@ def compute(model, case, layout, generator):
             output.loss.backward()
             expected[f"{i}/loss"] = output.loss
             for name, value in model.named_parameters():
+                if name == BIAS and model.cls.predictions.decoder.bias is not value:
+                    continue    # unused
                 grad = torch.zeros_like(value) if value.grad is None else value.grad
                 expected[f"{i}/grad/{checkpoint_name(name, case, layout)}"] = grad
     return lines, {name: value.detach().float().contiguous().clone() for name, value in expected.items()}

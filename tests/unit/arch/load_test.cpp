@@ -53,6 +53,36 @@ TEST(WriteModel, ADirectoryThatCannotBeMadeIsNamed) {
             "writing a checkpoint: the directory " + directory + " cannot be made");
 }
 
+TEST(WriteModel, AMaskedLanguageModelThatPartsKeepsItsBias) {
+  const TempFolder folder;
+  const LoadedModel loaded = load_model(kGolden + "mlm", {});
+  Model& model = *loaded.model;
+  ASSERT_TRUE(model.untie(model.site("head.proj").storage));
+  write_model(model, kGolden + "mlm", folder.path(), Json::object());
+  EXPECT_EQ(read_json(folder.file("config.json")).at("tie_word_embeddings"), false);
+  const LoadedModel again = load_model(folder.path(), {});
+  EXPECT_TRUE(again.report.fresh.empty());
+  const auto weight = [](const LoadedModel& of, const char* site) {
+    return of.model->slot(of.model->site(site)).weight;
+  };
+  EXPECT_NE(again.model->site("head.proj").storage, again.model->site("enc.embed.tok").storage);
+  for (const char* site : {"head.proj", "head.bias", "enc.embed.tok"})
+    EXPECT_TRUE(at::equal(weight(again, site), weight(loaded, site))) << site;
+}
+
+TEST(WriteModel, EveryNameOfATensorIsWritten) {
+  const std::string source = std::string(ATTUNE_TEST_DATA) + "/t5/lm";
+  const TempFolder folder;
+  const LoadedModel loaded = load_model(source, {});
+  WeightSlot& table = loaded.model->slot(loaded.model->site("enc.embed.tok"));
+  table.replace(table.dense() + 1, Tensor());
+  write_model(*loaded.model, source, folder.path(), Json::object());
+  const LoadedModel again = load_model(folder.path(), {});
+  const Site& output = again.model->site("head.proj");
+  EXPECT_EQ(output.storage, again.model->site("enc.embed.tok").storage);
+  EXPECT_TRUE(at::equal(again.model->slot(output).weight, table.weight));
+}
+
 /// What a base model with this 1_Pooling/config.json pools by, or the error's text.
 std::string pool_of(const std::string& pooling) {
   const TempFolder folder;
