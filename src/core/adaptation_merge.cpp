@@ -41,6 +41,10 @@ class Folding {
     if (owned.role != Owned::Role::Thawed) return;
     const Site& site = model_.sites()[static_cast<size_t>(owned.site)];
     if (site.copy_of >= 0) return;  // its mixture is refused by itself
+    if (owned.alone && !alone(site)) {
+      refused_.push_back(format("training of {} apart{}", site.name, why(site, {}, false)));
+      return;
+    }
     Affine& map = map_of(site);
     const bool weight = ends_with(owned.name, "/weight");
     const WeightSlot& slot = model_.slot(site);
@@ -154,8 +158,10 @@ void Adaptation::merge(std::string_view name) {
   at::NoGradGuard no_grad;
   state.prepare(Pass{}, &set);
   Folding folding(state.model);
-  for (const Attached& attached : set.tuners)
-    for (const Owned& owned : attached.recorder->owned()) folding.thawed(owned);
+  for (const bool alone : {false, true})  // what a site trains for itself comes over what it shares
+    for (const Attached& attached : set.tuners)
+      for (const Owned& owned : attached.recorder->owned())
+        if (owned.alone == alone) folding.thawed(owned);
   for (const Attached& attached : set.tuners)
     for (const std::pair<int, Edit>& entry : attached.recorder->edits())
       folding.edit(attached.spec.method, entry.first, entry.second);

@@ -40,16 +40,15 @@ void Adaptation::State::plan_thawed(Plan& plan, const Recorder& recorder) const 
     const bool weight = ends_with(owned.name, "/weight");
     const Site& own = *site_of(owned);
     for (const Site& site : model.sites()) {
-      const bool same = own.copy_of >= 0
-                            ? site.id == own.id
-                            : site.storage == own.storage && site.kind == SiteKind::Weight;
+      const bool same = owned.alone ? site.id == own.id
+                                    : site.storage == own.storage && site.kind == SiteKind::Weight;
       if (!same || site.hidden) continue;
       SitePlan& at = plan.need(site.id);
       bool& at_own = weight ? at.own_weight : at.own_bias;
       std::vector<Share>& shares = weight ? at.weights : at.biases;
-      if (site.copy_of >= 0 && own.copy_of < 0 && at_own) continue;  // the copy trains its own
-      if (own.copy_of >= 0 && !at_own) shares.clear();
-      at_own = at_own || own.copy_of >= 0;
+      if (!owned.alone && at_own) continue;  // it trains its own
+      if (owned.alone && !at_own) shares.clear();
+      at_own = at_own || owned.alone;
       const bool seen = std::any_of(shares.begin(), shares.end(), [&](const Share& share) {
         return share.value.is_same(owned.value);  // several tuners of one set train it
       });

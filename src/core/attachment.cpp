@@ -131,9 +131,18 @@ std::vector<std::vector<Site>> Recorder::route(const Site& part, Route edit) {
   return result;
 }
 
+/// A copy in a mixture trains its own tensor, whatever tensor it began from; another site when that
+/// is asked for and makes a difference.
+bool Recorder::trains_alone(const Site& site, const Learn& learn) const {
+  if (site.copy_of >= 0 || !learn.alone) return site.copy_of >= 0;
+  for (const Site& other : sites_)
+    if (other.storage == site.storage && other.id != site.id) return true;
+  return false;
+}
+
 void Recorder::thaw_part(const Site& site, const Learn& learn, Part part, const Tensor& base) {
-  // A copy in a mixture trains its own tensor, whatever tensor it began from.
-  Share& share = thawed_[{site.copy_of >= 0 ? -1 - site.id : site.storage, part}];
+  const bool alone = trains_alone(site, learn);
+  Share& share = thawed_[{alone ? -1 - site.id : site.storage, part}];
   Tensor& value = share.value;
   if (!value.defined()) {
     share.base = base;
@@ -148,7 +157,7 @@ void Recorder::thaw_part(const Site& site, const Learn& learn, Part part, const 
     if (other.value.is_same(value)) return;  // a tied site: one tensor
   const bool decays =
       part == Part::Weight && site.weight != WeightKind::Norm && site.weight != WeightKind::Vector;
-  own({name, Owned::Role::Thawed, site.id, value, learn, decays, share.base});
+  own({name, Owned::Role::Thawed, site.id, value, learn, decays, share.base, alone});
 }
 
 void Recorder::thaw(const Site& site, Learn learn, Part part) {

@@ -21,10 +21,11 @@ struct Owned {
   Learn learn;
   bool decays = true;  // the optimizer's own rule: no decay on biases and norms
   Tensor base = {};    // thawed: the model's tensor when it began
+  bool alone = false;  // thawed for its site only, whatever else shares the base tensor
 };
 
 /// Thawed tensors by (storage, part), shared by every tuner of one model that trains the same
-/// tensor.
+/// tensor; of a site alone by (-1 - site, part).
 using Thawed = std::map<std::pair<int, Part>, Share>;
 
 /// The engine's side of Attachment: records what a tuner declares, without touching the model.
@@ -73,6 +74,7 @@ class Recorder final : public Attachment {
 
  private:
   std::string sites_that_admit(const Site& site, const Edit& edit) const;
+  bool trains_alone(const Site& site, const Learn& learn) const;
   void thaw_part(const Site& site, const Learn& learn, Part part, const Tensor& base);
   void own(Owned owned);
 

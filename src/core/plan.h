@@ -29,7 +29,7 @@ struct SitePlan {
   std::vector<Entry> edits;
   Tensor weight, bias;                        // thawed values; undefined: the base
   std::vector<Share> weights, biases;         // what they are made from, one a set
-  bool own_weight = false, own_bias = false;  // thawed for this expert's copy alone
+  bool own_weight = false, own_bias = false;  // thawed for this site alone
   WeightCopies copies;                        // compute copies of a thawed weight
   bool read = false;                          // some function reads this site's value,
   bool read_whole = false;                    // and for more than the row it is at

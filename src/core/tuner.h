@@ -28,10 +28,12 @@ struct Pass {
 /// own rule), and which elements train (bool or uint8 of the tensor's shape, or one that broadcasts
 /// to it: rows [out, 1], the whole [1]; undefined: all). The engine reads the mask every step, so a
 /// method may refill it; what it holds back gets no update, no decay, no moments, no share in
-/// clipping.
+/// clipping. alone: thaw() gives the site a copy of its own where others share the tensor (tied
+/// embeddings), which keep theirs.
 struct Learn {
   double lr_scale = 1, weight_decay = -1;
   Tensor mask;
+  bool alone = false;
 };
 /// Which tensors of a Weight site thaw() trains.
 enum class Part : uint8_t { All, Weight, Bias };

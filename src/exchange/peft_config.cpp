@@ -132,7 +132,8 @@ void PeftConfig::refuse_unknown(const std::vector<std::string>& known) const {
 }
 
 PeftTargets::PeftTargets(const PeftConfig& config)
-    : path_(config.path()),
+    : config_(config),
+      path_(config.path()),
       exclude_names_(config.texts("exclude_modules")),
       saved_(config.texts("modules_to_save")),
       layer_patterns_(config.texts("layers_pattern")),
@@ -153,7 +154,19 @@ bool PeftTargets::excluded(const std::string& module) const {
   if (!exclude_expression_.empty() &&
       regex_full_match(exclude_expression_, module, path_ + ": exclude_modules"))
     return true;
-  if (names_module(exclude_names_, module)) return true;
+  return names_module(exclude_names_, module) || saved(module);
+}
+
+std::vector<int64_t> PeftTargets::token_rows(const std::string& module) const {
+  const char* field = "trainable_token_indices";
+  if (!config_.given(field) || config_.json().at(field).is_array()) return config_.integers(field);
+  for (const std::pair<std::string, Json>& entry : config_.entries(field))
+    if (names_module({entry.first}, module))
+      return PeftConfig(Json{{field, entry.second}}, path_).integers(field);
+  return {};
+}
+
+bool PeftTargets::saved(const std::string& module) const {
   return std::any_of(saved_.begin(), saved_.end(), [&](const std::string& name) {
     return regex_prefix_match("(?:^|.*\\.)" + name + "($|\\..*)", module, "",
                               path_ + ": modules_to_save")

@@ -55,10 +55,15 @@ class PeftTargets {
   /// target_modules is "all-linear": every projection but the output layer.
   bool all_linear() const { return all_linear_; }
   bool contain(const std::string& module) const;
+  /// modules_to_save names it, or a module that it is inside.
+  bool saved(const std::string& module) const;
+  /// The rows of a module that trainable_token_indices names, in its order. Errors: Corrupt.
+  std::vector<int64_t> token_rows(const std::string& module) const;
 
  private:
   bool excluded(const std::string& module) const;
   bool in_layers(const std::string& module) const;
+  PeftConfig config_;
   std::string path_;
   bool all_linear_ = false;
   std::string expression_, exclude_expression_;  // when the field is one expression

@@ -143,8 +143,18 @@ void Exporter::collect() {
       const Site& site = model_.sites()[static_cast<size_t>(owned.site)];
       if (site.copy_of >= 0)
         cannot_export(view, "types", format("it trains {}, a copy in a mixture", site.name));
-      Change& change = changes_[&names_.of(site)];
-      (ends_with(owned.name, "/weight") ? change.weight : change.bias) = owned.value.detach();
+      for (const Module& module : names_.all()) {
+        // PEFT trains a copy a module: a tensor that several share is written for each.
+        if (owned.alone ? &module != &names_.of(site) : module.site.storage != site.storage)
+          continue;
+        if (module.uses > 1)
+          cannot_export(view, "types",
+                        format("it trains {}, which serves {} layers: PEFT would train a copy for "
+                               "each of them",
+                               module.name, module.uses));
+        Change& change = changes_[&module];
+        (ends_with(owned.name, "/weight") ? change.weight : change.bias) = owned.value.detach();
+      }
     }
     if (!view.recorder().edits().empty()) collect_edits(view);
   }
@@ -256,7 +266,7 @@ PeftWhole Exporter::folded(const Module& module) const {
       if (const Site& site = model_.sites()[static_cast<size_t>(entry.first)];
           site.kind == SiteKind::Weight && &names_.of(site) == &module)
         map = fold(map, entry.second, site.weight);
-  return {&module, map.weight, map.bias};
+  return {&module, slot.as_stored(map.weight), map.bias};
 }
 
 /// The head goes into every directory, because PEFT asks for it there; other whole modules into the

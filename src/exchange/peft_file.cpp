@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "tensor/rows.h"
 #include "tensor/torch.h"
 
 namespace attune {
@@ -20,11 +21,12 @@ using Module = ModuleNames::Module;
 
 class Reader {
  public:
-  Reader(const std::string& directory, const PeftType& type, const ModuleNames& names,
-         const Model& model, std::string task_type)
+  Reader(const std::string& directory, const PeftType& type, const PeftTargets& targets,
+         const ModuleNames& names, const Model& model, std::string task_type)
       : directory_(directory),
         path_(directory + "/adapter_model.safetensors"),
         type_(type),
+        targets_(targets),
         names_(names),
         model_(model),
         task_type_(std::move(task_type)) {}
@@ -41,12 +43,15 @@ class Reader {
   void place(const std::string& key, const Tensor& value);
   bool place_part(const std::string& name, const std::string& key, const Tensor& value);
   bool place_whole(std::string name, const std::string& key, const Tensor& value);
+  bool place_tokens(const std::string& name, const std::string& key, const Tensor& value);
+  bool repeats_base(const std::string& name, const Tensor& value) const;
   const Module& module_at(const std::string& name, const std::string& key);
   void set(Tensor& slot, const Tensor& value, const std::vector<int64_t>& shape,
            const std::string& key) const;
 
   std::string directory_, path_;
   const PeftType& type_;
+  const PeftTargets& targets_;
   const ModuleNames& names_;
   const Model& model_;
   std::string task_type_;
@@ -117,6 +122,36 @@ bool Reader::place_part(const std::string& name, const std::string& key, const T
   return false;
 }
 
+/// The rows of some tokens of a table, or of the output.
+bool Reader::place_tokens(const std::string& name, const std::string& key, const Tensor& value) {
+  const std::optional<std::string> path = without(name, ".token_adapter.trainable_tokens_delta");
+  if (!path) return false;
+  const std::vector<int64_t> rows = targets_.token_rows(*path);
+  const Module& module = module_at(*path, key);
+  const WeightSlot& slot = model_.slot(module.site);
+  Tensor given, weight = slot.dense().clone();
+  for (const int64_t row : rows)
+    if (row < 0 || row >= weight.size(0))
+      fail(ErrorCode::Corrupt,
+           "{}/adapter_config.json: trainable_token_indices names {}, but {} "
+           "has {} rows",
+           directory_, row, module.name, weight.size(0));
+  set(given, value, {static_cast<int64_t>(rows.size()), weight.size(1)}, key);
+  weight.index_copy_(0, int64_tensor(rows), given.to(weight.scalar_type()));
+  file_.modules[&module].weight = weight;
+  file_.modules[&module].rows = true;
+  return true;
+}
+
+/// PEFT repeats embeddings and outputs that it was not asked to train, changed or not.
+bool Reader::repeats_base(const std::string& name, const Tensor& value) const {
+  const Module* module = names_.find(name);
+  if (module == nullptr || !value.is_floating_point() || targets_.saved(name)) return false;
+  const WeightSlot& slot = model_.slot(module->site);
+  const Tensor base = slot.as_stored(slot.dense());
+  return value.sizes() == base.sizes() && at::equal(value.to(base.scalar_type()), base);
+}
+
 bool Reader::place_whole(std::string name, const std::string& key, const Tensor& value) {
   // A lone vector is a tensor of its own, not one of a module.
   const Module* lone = names_.find(name);
@@ -128,6 +163,11 @@ bool Reader::place_whole(std::string name, const std::string& key, const Tensor&
     const std::optional<std::string> path = without(name, suffix);
     if (!path) continue;
     const Module& module = module_at(*path, key);
+    const Site* apart = model_.find("head.bias");  // a tensor of its own beside the output
+    if (module.site.name == "head.proj" && apart != nullptr) {
+      set(file_.modules[&names_.of(*apart)].weight, value, {apart->out}, key);
+      return true;
+    }
     if (!module.site.bias)
       fail(ErrorCode::BadInput,
            "loading {}: tensor {} is a bias, but that module of this model has none", path_, key);
@@ -137,13 +177,12 @@ bool Reader::place_whole(std::string name, const std::string& key, const Tensor&
   for (const char* suffix : {".base_layer.weight", ".weight"}) {
     const std::optional<std::string> path = without(name, suffix);
     if (!path) continue;
+    if (repeats_base(*path, value)) return true;
     const Module& module = module_at(*path, key);
-    const Tensor base = model_.slot(module.site).dense();
-    Tensor& slot = file_.modules[&module].weight;
-    set(slot, value, base.sizes().vec(), key);
-    // PEFT repeats an embedding beside its update, changed or not.
-    const bool repeats = suffix[1] == 'b' && at::equal(value.to(base.scalar_type()), base);
-    if (repeats) slot = Tensor();
+    const WeightSlot& own = model_.slot(module.site);
+    Tensor& weight = file_.modules[&module].weight;
+    set(weight, value, own.stored.empty() ? own.shape() : own.stored, key);
+    weight = weight.reshape(own.shape());
     return true;
   }
   return false;
@@ -166,7 +205,9 @@ void Reader::place(const std::string& key, const Tensor& value) {
   if (name.find(".original_module.") != std::string::npos)
     return;  // the untouched module beside its trained copy
   if (const size_t at = name.find(".modules_to_save."); at != std::string::npos) name.erase(at, 16);
-  if (place_part(name, key, value) || place_whole(name, key, value)) return;
+  if (place_part(name, key, value) || place_tokens(name, key, value) ||
+      place_whole(name, key, value))
+    return;
   fail(ErrorCode::Unsupported,
        "{}: tensor {} is of a kind that is not read here ({}, whole modules and biases are)", path_,
        key, type_.parts.empty() ? type_.name : join(type_.parts, ", "));
@@ -175,9 +216,9 @@ void Reader::place(const std::string& key, const Tensor& value) {
 }  // namespace
 
 PeftFile read_peft_file(const std::string& directory, const PeftType& type,
-                        const ModuleNames& names, const Model& model,
+                        const PeftTargets& targets, const ModuleNames& names, const Model& model,
                         const std::string& task_type) {
-  return Reader(directory, type, names, model, task_type).read();
+  return Reader(directory, type, targets, names, model, task_type).read();
 }
 
 }  // namespace attune

@@ -12,6 +12,7 @@ struct PeftFile {
   struct Found {
     PeftModule adapted;   // what the type makes of the module
     Tensor weight, bias;  // values of the module's own tensors
+    bool rows = false;    // of `weight` the base's but for some tokens'
   };
   std::map<const ModuleNames::Module*, Found> modules;
   std::map<std::string, Tensor> shared;
@@ -25,6 +26,7 @@ struct PeftFile {
 /// Errors: NotFound; Corrupt; Unsupported for a pickle, or a tensor of a kind that the type does
 /// not have; BadInput when this model lacks a module that the file changes.
 PeftFile read_peft_file(const std::string& directory, const PeftType& type,
-                        const ModuleNames& names, const Model& model, const std::string& task_type);
+                        const PeftTargets& targets, const ModuleNames& names, const Model& model,
+                        const std::string& task_type);
 
 }  // namespace attune

@@ -43,7 +43,7 @@ class Loader {
   void load() {
     check_fields();
     const std::string task = config_.text("task_type", "");
-    file_ = read_peft_file(directory_, type_, names_, model_, task);
+    file_ = read_peft_file(directory_, type_, targets_, names_, model_, task);
     if (!type_.prompts) check_targets();
     PeftSource source(config_, model_, directory_ + "/adapter_model.safetensors");
     for (const Module& module : names_.all()) {
@@ -65,6 +65,7 @@ class Loader {
   void attach(const PeftTuner& tuner);
   [[noreturn]] void misfit(const PeftTuner& tuner, const std::string& tensor,
                            const std::string& what) const;
+  bool parts(const Module& module, const PeftFile::Found& found) const;
   void attach_saved();
   size_t count() const;
   void undo(bool existed, size_t before);
@@ -115,7 +116,8 @@ void Loader::check_targets() const {
     const bool there = it != file_.modules.end() && !it->second.adapted.parts.empty();
     any = any || there;
     if (!there && !type_.takes_site(module.site)) continue;
-    const bool linear = module.site.weight == WeightKind::Projection;
+    const bool linear = module.site.weight == WeightKind::Projection &&
+                        model_.slot(module.site).stored.empty();  // no convolution
     if (targets_.all_linear() && !there && !linear) continue;
     const std::string name = there ? it->second.adapted.name : file_.name_of(names_, module);
     const bool targeted = targets_.contain(name);
@@ -186,20 +188,39 @@ void Loader::misfit(const PeftTuner& tuner, const std::string& tensor,
        directory_, config_.path(), tuner.method, tensor, what);
 }
 
+/// PEFT trains a copy of each module that modules_to_save names, so tied ones part; what else it
+/// writes whole stands in the base model, where they stay one.
+bool Loader::parts(const Module& module, const PeftFile::Found& found) const {
+  if (!found.weight.defined() || config_.flag("ensure_weight_tying", false)) return false;
+  const auto shares = [&](const Module& other) {
+    return &other != &module && other.site.storage == module.site.storage;
+  };
+  // Of single tokens those of a table are the tied output's as well.
+  const bool own =
+      found.rows ? module.site.weight != WeightKind::Table : targets_.saved(found.adapted.name);
+  return own && std::any_of(names_.all().begin(), names_.all().end(), shares);
+}
+
 /// Whole modules, then biases alone.
 void Loader::attach_saved() {
-  PeftTuner whole{"full"}, biases{"bias"};
+  PeftTuner whole{"full"}, apart{"full", {{"tied", false}}}, biases{"bias"};
+  std::map<int, Tensor> tied;  // by storage
   for (const Module& module : names_.all()) {
     const std::map<const Module*, PeftFile::Found>::const_iterator it = file_.modules.find(&module);
     if (it == file_.modules.end()) continue;
     const PeftFile::Found& found = it->second;
     if (!found.weight.defined() && !found.bias.defined()) continue;
-    PeftTuner& tuner = found.weight.defined() ? whole : biases;
+    const bool alone = parts(module, found);
+    if (found.weight.defined() && !alone) {
+      const Tensor& first = tied.emplace(module.site.storage, found.weight).first->second;
+      if (!first.is_same(found.weight) && at::equal(first, found.weight)) continue;
+    }
+    PeftTuner& tuner = alone ? apart : found.weight.defined() ? whole : biases;
     tuner.act_at(module.site);
     if (found.weight.defined()) tuner.set(module.site, "weight", found.weight);
     if (found.bias.defined()) tuner.set(module.site, "bias", found.bias);
   }
-  for (const PeftTuner* tuner : {&whole, &biases})
+  for (const PeftTuner* tuner : {&whole, &apart, &biases})
     if (!tuner->tensors.empty()) attach(*tuner);
 }
 

@@ -17,7 +17,15 @@ bool is_table(const Site& site) {
 // ---- reading
 // -------------------------------------------------------------------------------------
 
-void check(const PeftConfig& config) {
+void check(const PeftSource& source) {
+  const PeftConfig& config = source.config;
+  if (config.flag("ensure_weight_tying", false))
+    for (const PeftModule& module : source.modules)
+      if (is_table(module.site) || module.site.name == "head.proj")
+        config.refuse("ensure_weight_tying",
+                      format("it ties the update of {} to another, and PEFT itself does not load "
+                             "that as it was saved; merge the adapter there (merge_and_unload)",
+                             module.name));
   if (!config.given("init_lora_weights")) return;
   // The others (pissa, olora, corda, loftq, ...) also change the base model's weights.
   const Json& init = config.json().at("init_lora_weights");
@@ -46,7 +54,7 @@ void add_module(PeftSource& source, const PeftModule& module, bool dora, PeftTun
 }
 
 std::vector<PeftTuner> load_lora(PeftSource& source) {
-  check(source.config);
+  check(source);
   const bool dora = source.config.flag("use_dora", false);
   PeftTuner tuner{dora ? "dora" : "lora"};
   tuner.options["sites"] = Json::array();
@@ -195,7 +203,9 @@ PeftType peft_lora() {
                  "init_lora_weights",
                  "qalora_group_size",
                  "runtime_config",
-                 "eva_config"};
+                 "eva_config",
+                 "ensure_weight_tying",
+                 "trainable_token_indices"};
   type.parts = {"lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "lora_embedding_A",
                 "lora_embedding_B"};
   type.patterns = {{"r", "rank_pattern"}, {"lora_alpha", "alpha_pattern"}};

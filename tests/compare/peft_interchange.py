@@ -123,7 +123,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     listed = [line.split()[0] for line in run(args.attune, "archs").splitlines() if line.strip()]
-    wanted = args.models.split(",") if args.models else [name for name in FAMILIES if name in listed]
+    wanted = args.models.split(",") if args.models else [name for name in FAMILIES if name.split("-")[0] in listed]
     results = {name: compare(args.attune, os.path.abspath(args.golden), FAMILIES[name]) for name in wanted}
     failed = [(family, row) for family, rows in results.items() for row in rows
               if isinstance(row[2], str) or max(row[2], row[3]) > TOLERANCE]

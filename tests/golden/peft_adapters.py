@@ -85,6 +85,9 @@ FAMILIES = {
     "llama": Family("llama", LlamaForCausalLM, LlamaConfig(
         hidden_size=16, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24, num_hidden_layers=2,
         vocab_size=50, max_position_embeddings=64, tie_word_embeddings=False), "CAUSAL_LM"),
+    "llama-tied": Family("llama-tied", LlamaForCausalLM, LlamaConfig(
+        hidden_size=16, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24, num_hidden_layers=1,
+        vocab_size=50, max_position_embeddings=64, tie_word_embeddings=True), "CAUSAL_LM"),
     "t5": Family("t5", T5ForConditionalGeneration, T5Config(
         d_model=16, d_kv=4, num_heads=4, d_ff=24, num_layers=2, vocab_size=50, feed_forward_proj="relu",
         tie_word_embeddings=True), "SEQ_2_SEQ_LM"),
@@ -195,10 +198,41 @@ def later_cases(family):
     cases = {"hra": ("HRAConfig", dict(r=4, target_modules=[n["q"], n["v"], n["up"]]))}
     if family.name == "bert":
         cases["hra-gram-schmidt"] = ("HRAConfig", dict(r=3, apply_GS=True, bias="hra_only", target_modules=["query"]))
+        cases["lora-up-bias"] = ("LoraConfig", dict(r=2, lora_alpha=6, lora_bias=True, target_modules=["query", "output.dense"],
+                                                    alpha_pattern={"query": 3}))
+    if family.name == "llama":  # projections without a bias of their own
+        cases["lora-up-bias"] = ("LoraConfig", dict(r=2, lora_alpha=6, lora_bias=True, target_modules=["q_proj", "up_proj"]))
+        # Rows of a table and of an output.
+        cases["lora-tokens"] = ("LoraConfig", dict(r=2, target_modules=["v_proj"],
+                                                   trainable_token_indices={"embed_tokens": [7, 3, 30], "lm_head": [1]}))
+    if family.name == "vit":    # a convolution, one the whole of
+        patches = ["projection", "q_proj"]
+        cases["lora-patches"] = ("LoraConfig", dict(r=2, lora_alpha=6, lora_bias=True, target_modules=patches))
+        cases["lora-dora-patches"] = ("LoraConfig", dict(r=2, lora_alpha=6, use_dora=True, target_modules=patches))
+        cases["lora-saved-patches"] = ("LoraConfig", dict(r=2, target_modules=["q_proj"],
+                                                          modules_to_save=["classifier", "projection"]))
+    if family.name == "t5":     # a copy of the output, whose input stays scaled
+        cases["lora-saved-output"] = ("LoraConfig", dict(r=2, target_modules=["q"], modules_to_save=["lm_head"]))
     return cases
 
 
+def tied_cases():
+    """An embedding and an output that are one tensor, of which PEFT trains a copy each, or one for both."""
+    def saving(*modules, **more):
+        return ("LoraConfig", dict(r=2, target_modules=["q_proj"], modules_to_save=list(modules), **more))
+
+    return {"lora-saved-embedding": saving("embed_tokens"), "lora-saved-output": saving("lm_head"),
+            "lora-saved-both": saving("embed_tokens", "lm_head"),
+            "lora-tied": saving("embed_tokens", ensure_weight_tying=True),
+            "lora-tokens": ("LoraConfig", dict(r=2, target_modules=["v_proj"], trainable_token_indices=[7, 3, 30])),
+            "lora-tokens-output": ("LoraConfig", dict(r=2, target_modules=["v_proj"],
+                                                      trainable_token_indices={"lm_head": [1, 4]})),
+            "lora-embedding-layers": ("LoraConfig", dict(r=2, target_modules=["v_proj"]))}
+
+
 def cases_of(family):
+    if family.name == "llama-tied":
+        return tied_cases()
     cases = plain_cases(NAMES[family.name])
     if family.name == "bert":
         cases |= bert_cases()
@@ -260,7 +294,7 @@ def tidy(folder):
     with open(path, encoding="utf-8") as file:
         written = json.load(file)
     written["base_model_name_or_path"] = "base"
-    for field in ("target_modules", "feedforward_modules", "exclude_modules"):
+    for field in ("target_modules", "feedforward_modules", "exclude_modules", "modules_to_save"):
         if isinstance(written.get(field), list):
             written[field] = sorted(written[field])
     with open(path, "w", encoding="utf-8") as file:
@@ -291,7 +325,7 @@ def make_family(family, root):
         if name == "adalora-pruned":
             prune(adapted)
         folder = os.path.join(root, name)
-        adapted.save_pretrained(folder)
+        adapted.save_pretrained(folder, save_embedding_layers=True if name == "lora-embedding-layers" else "auto")
         tidy(folder)
         values = family.logits(read_adapter(family, base, folder), lines, root)
         again = family.logits(adapted, lines, root)

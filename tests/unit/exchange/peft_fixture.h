@@ -53,6 +53,8 @@ struct PeftFixture {
   std::vector<Tensor> logits();
   /// Fills the set's tensors as training might: zeros would hide mistakes.
   void disturb(double strength = 0.3);
+  /// Is a tensor of PEFT's ("base_model.model.NAME") the base model's, unchanged?
+  bool holds(const std::pair<std::string, Tensor>& entry);
 };
 
 /// What PEFT computes with an adapter ("base": without).

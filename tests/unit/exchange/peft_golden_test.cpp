@@ -16,7 +16,7 @@ std::vector<GoldenAdapter> golden_adapters() {
   std::vector<GoldenAdapter> result;
   for (const fs::directory_entry& family : fs::directory_iterator(golden(""))) {
     const std::string name = family.path().filename().string();
-    if (architectures().find(name) == nullptr) continue;
+    if (architectures().find(name.substr(0, name.find('-'))) == nullptr) continue;
     for (const fs::directory_entry& entry : fs::directory_iterator(family.path()))
       if (fs::exists(entry.path() / "adapter_config.json"))
         result.push_back({name, entry.path().filename().string()});
@@ -84,8 +84,9 @@ TEST_P(GoldenAdapters, AreWrittenAsPeftWroteThem) {
   for (const std::pair<std::string, Tensor>& entry : theirs) {
     const bool twice = entry.first.find("original_module") != std::string::npos ||
                        entry.first.find(".modules_to_save.") != std::string::npos ||
+                       entry.first.find(".trainable_tokens_delta") != std::string::npos ||
                        entry.first.find("base_layer.weight") != std::string::npos;
-    if (twice) continue;
+    if (twice || fixture.holds(entry)) continue;
     ASSERT_TRUE(ours.has(entry.first)) << entry.first;
     const bool narrowed = GetParam().name == "adalora-pruned" || ends_with(entry.first, "boft_R");
     EXPECT_TRUE(narrowed || ours.tensor(entry.first).sizes() == entry.second.sizes())
