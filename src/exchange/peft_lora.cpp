@@ -1,8 +1,10 @@
 // LORA: low-rank updates of projections and embeddings (ours: lora), and with use_dora of the
-// direction of projections (ours: dora).
+// direction of projections (ours: dora). The factors of a convolution have its shape: A
+// [r, channels, height, width], B [O, r, 1, 1], and a magnitude [1, O, 1, 1].
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "base/text.h"
 #include "exchange/peft_type.h"
 #include "tensor/torch.h"
@@ -12,6 +14,27 @@ namespace {
 
 bool is_table(const Site& site) {
   return site.weight == WeightKind::Table;
+}
+
+constexpr const char* kUpBias = "lora_B.bias";
+
+using Shape = std::vector<int64_t>;
+
+/// The shape of the weight of a convolution that is a product here; empty for a plain one.
+const Shape& kernel_of(const Model& model, const Site& site) {
+  return model.slot(site).stored;
+}
+Shape down_shape(const Shape& kernel, int64_t rank) {
+  Shape shape = kernel;
+  shape[0] = rank;
+  return shape;
+}
+/// [a, b, 1, 1]
+Shape point_shape(const Shape& kernel, int64_t a, int64_t b) {
+  Shape shape(kernel.size(), 1);
+  shape[0] = a;
+  shape[1] = b;
+  return shape;
 }
 
 // ---- reading
@@ -37,6 +60,13 @@ void check(const PeftSource& source) {
                   "LoRA (save_pretrained with path_initial_model_for_weight_conversion)");
 }
 
+/// A factor in the shape that it has here; `kernel` is that of a convolution's.
+Tensor factor(PeftSource& source, const PeftModule& module, const char* part, const Shape& plain,
+              const Shape& kernel) {
+  const bool flat = kernel.empty() || (module.has(part) && module.parts.at(part).dim() < 4);
+  return source.part(module, part, flat ? plain : kernel).reshape(plain);
+}
+
 void add_module(PeftSource& source, const PeftModule& module, bool dora, PeftTuner& tuner) {
   const Site& site = module.site;
   const bool table = is_table(site);
@@ -48,9 +78,20 @@ void add_module(PeftSource& source, const PeftModule& module, bool dora, PeftTun
   tuner.act_at(site);
   const char* down = table ? "lora_embedding_A" : "lora_A.weight";
   const char* up = table ? "lora_embedding_B" : "lora_B.weight";
-  tuner.set(site, "down", source.part(module, down, {rank, site.in}));
-  tuner.set(site, "up", source.part(module, up, {site.out, rank}));
-  if (dora) tuner.set(site, "magnitude", source.part(module, "lora_magnitude_vector", {site.out}));
+  const Shape& kernel = kernel_of(source.model, site);
+  const bool plain = kernel.empty();
+  tuner.set(
+      site, "down",
+      factor(source, module, down, {rank, site.in}, plain ? kernel : down_shape(kernel, rank)));
+  tuner.set(site, "up",
+            factor(source, module, up, {site.out, rank},
+                   plain ? kernel : point_shape(kernel, site.out, rank)));
+  if (dora)
+    tuner.set(site, "magnitude",
+              factor(source, module, "lora_magnitude_vector", {site.out},
+                     plain ? kernel : point_shape(kernel, 1, site.out)));
+  if (tuner.options.contains("up_bias"))
+    tuner.set(site, "up_bias", source.part(module, kUpBias, {site.out}));
 }
 
 std::vector<PeftTuner> load_lora(PeftSource& source) {
@@ -63,6 +104,10 @@ std::vector<PeftTuner> load_lora(PeftSource& source) {
   tuner.options["rslora"] = source.config.flag("use_rslora", false);
   const double dropout = source.config.number("lora_dropout", 0);
   if (!dora) tuner.options["dropout"] = dropout;
+  if (source.config.flag("lora_bias", false)) {
+    if (dora) source.config.refuse("lora_bias", "PEFT does not know it beside use_dora");
+    tuner.options["up_bias"] = true;
+  }
   for (const PeftModule& module : source.modules) add_module(source, module, dora, tuner);
   return {tuner};
 }
@@ -84,6 +129,7 @@ void add_update(PeftPiece& piece, const Site& site, const Tensor& down, const Te
     const double before = update.own[kScale].get<double>();
     update.parts[a] = at::cat({update.parts[a], down}, 0);
     update.parts[b] = at::cat({update.parts[b] * before, up * scale}, 1);
+    if (update.parts.count(kUpBias) > 0) update.parts[kUpBias] = update.parts[kUpBias] * before;
     update.own = Json{{"r", update.parts[a].size(0)}, {kScale, 1.0}};
     return;
   }
@@ -94,20 +140,42 @@ void add_update(PeftPiece& piece, const Site& site, const Tensor& down, const Te
                            {{a, down}, {b, odd ? up * scale : up}}});
 }
 
+/// A bias of B's, scaled with it by `scale`, joins the update of its site.
+void add_up_bias(PeftUpdate& update, const Tensor& bias, double scale) {
+  const Tensor own = bias * (scale / update.own[kScale].get<double>());
+  Tensor& all = update.parts[kUpBias];
+  all = all.defined() ? all + own : own;
+}
+
+/// Factors of a convolution in its shape.
+void shape_for(const Model& model, const Site& site, Tensor& down, Tensor& up) {
+  const Shape& kernel = kernel_of(model, site);
+  if (kernel.empty()) return;
+  down = down.reshape(down_shape(kernel, down.size(0)));
+  up = up.reshape(point_shape(kernel, up.size(0), up.size(1)));
+}
+
 /// Any method of ours whose edits are all low-rank updates.
 PeftPiece save_lora(const PeftView& view) {
   PeftPiece piece{"LORA"};
-  double dropout = 0;
+  double dropout = 0, scale = 1;
   for (const std::pair<int, Edit>& entry : view.recorder().edits()) {
     const Site& site = view.model().sites()[static_cast<size_t>(entry.first)];
     const LowRank* low = std::get_if<LowRank>(&entry.second);
+    if (std::holds_alternative<Shift>(entry.second) && view.owns(site, "up_bias")) {
+      for (PeftUpdate& update : piece.updates)
+        if (update.site.id == site.id) add_up_bias(update, view.tensor(site, "up_bias"), scale);
+      continue;
+    }
     if (low == nullptr || low->gate)
       cannot_export(
           view, "LORA",
           format("it uses {}{} at {}, for which LORA has no form", verb_name(entry.second),
                  low != nullptr ? " with a gate" : "", site.name));
-    add_update(piece, site, low->down.detach().to(at::kFloat), low->up.detach().to(at::kFloat),
-               low->scale);
+    Tensor down = low->down.detach().to(at::kFloat), up = low->up.detach().to(at::kFloat);
+    shape_for(view.model(), site, down, up);
+    scale = low->scale;
+    add_update(piece, site, down, up, scale);
     dropout = std::max(dropout, low->dropout);
   }
   const bool rslora = view.method() == "lora" && view.options().value("rslora", false);
@@ -120,11 +188,15 @@ PeftPiece save_dora(const PeftView& view) {
   const bool rslora = view.options().at("rslora").get<bool>();
   piece.config = Json{{"lora_dropout", 0.0}, {"use_rslora", rslora}, {"use_dora", true}};
   for (const Site& site : view.sites()) {
-    const Tensor down = view.tensor(site, "down");
+    Tensor down = view.tensor(site, "down"), up = view.tensor(site, "up");
+    const Tensor magnitude = view.tensor(site, "magnitude");
+    shape_for(view.model(), site, down, up);
     const double rank = static_cast<double>(down.size(0));
     const double scale = view.by_pattern("alpha", site) / (rslora ? std::sqrt(rank) : rank);
-    add_update(piece, site, down, view.tensor(site, "up"), scale);
-    piece.updates.back().parts["lora_magnitude_vector"] = view.tensor(site, "magnitude");
+    add_update(piece, site, down, up, scale);
+    const Shape& kernel = kernel_of(view.model(), site);
+    piece.updates.back().parts["lora_magnitude_vector"] =
+        kernel.empty() ? magnitude : magnitude.reshape(point_shape(kernel, 1, site.out));
   }
   return piece;
 }
@@ -157,6 +229,10 @@ bool join_updates(PeftPiece& first, const PeftPiece& next) {
     add_update(first, update.site, update.parts.at(table ? "lora_embedding_A" : "lora_A.weight"),
                update.parts.at(table ? "lora_embedding_B" : "lora_B.weight"),
                update.own[kScale].get<double>());
+    if (update.parts.count(kUpBias) > 0)
+      for (PeftUpdate& joined : first.updates)
+        if (joined.site.id == update.site.id)
+          add_up_bias(joined, update.parts.at(kUpBias), update.own[kScale].get<double>());
     first.notes.push_back(format("two updates of {} are written as one of rank {}",
                                  update.site.name, first.find(update.site)->own["r"].dump()));
   }
@@ -173,7 +249,24 @@ double alpha_for(double scale, double divisor) {
   return alpha;
 }
 
+/// PEFT's updates have all a bias, or none.
+void finish_up_biases(PeftPiece& piece) {
+  const auto has = [](const PeftUpdate& update) { return update.parts.count(kUpBias) > 0; };
+  if (std::none_of(piece.updates.begin(), piece.updates.end(), has)) return;
+  piece.config["lora_bias"] = true;
+  for (PeftUpdate& update : piece.updates) {
+    if (is_table(update.site))
+      fail(ErrorCode::Unsupported,
+           "exporting to PEFT's LORA: an update of {} beside others with up_bias: PEFT's "
+           "embeddings have none and its lora_bias is one for all; merge the adapter and export "
+           "the model (`attune export --to hf`)",
+           update.site.name);
+    if (!has(update)) update.parts[kUpBias] = at::zeros({update.site.out});
+  }
+}
+
 void finish_lora(PeftPiece& piece) {
+  finish_up_biases(piece);
   const bool rslora = piece.config["use_rslora"].get<bool>();
   for (PeftUpdate& update : piece.updates) {
     const double rank = update.own["r"].get<double>();
@@ -205,9 +298,10 @@ PeftType peft_lora() {
                  "runtime_config",
                  "eva_config",
                  "ensure_weight_tying",
+                 "lora_bias",
                  "trainable_token_indices"};
-  type.parts = {"lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "lora_embedding_A",
-                "lora_embedding_B"};
+  type.parts = {"lora_A.weight",         "lora_B.weight",    kUpBias,
+                "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B"};
   type.patterns = {{"r", "rank_pattern"}, {"lora_alpha", "alpha_pattern"}};
   type.bias_only = "lora_only";
   type.takes = [](const Site& site) {

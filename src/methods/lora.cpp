@@ -76,6 +76,7 @@ class Lora final : public Tuner {
         lr_ratio_(options.get<double>("lr_ratio")),
         rslora_(options.get<bool>("rslora")),
         freeze_a_(options.get<bool>("freeze_a")),
+        up_bias_(options.get<bool>("up_bias")),
         init_(options.get<std::string>("init")) {}
 
   void attach(Attachment& attachment) override {
@@ -84,8 +85,17 @@ class Lora final : public Tuner {
     alpha_.check(sites, "lora");
     for (const Site& site : sites) attach_to(attachment, site);
   }
+  void prepare(const Pass&) override {
+    // An adapter that acts with a part of its strength scales its update.
+    for (const Biased& biased : biased_) biased.shift->by = biased.bias * biased.update->scale;
+  }
 
  private:
+  struct Biased {
+    const LowRank* update;
+    Shift* shift;
+    Tensor bias;
+  };
   Start start_of(Attachment& attachment, const Site& site, int64_t rank, double scale) const {
     // As PEFT begins embeddings: the table's side is zero, because its rows are looked up.
     if (is_table(site))
@@ -103,6 +113,11 @@ class Lora final : public Tuner {
   void check(const Site& site, int64_t rank) const {
     check_rank("lora", rank, site);
     if (!is_table(site)) return;
+    if (up_bias_)
+      fail(ErrorCode::BadInput,
+           "lora: up_bias at {}: an embedding's update has none; leave the table out of sites, or "
+           "up_bias",
+           site.name);
     if (freeze_a_)
       fail(ErrorCode::BadInput,
            "lora: freeze_a at {}: an embedding's A begins at zero and must train; leave the table "
@@ -115,7 +130,7 @@ class Lora final : public Tuner {
            init_, site.name);
   }
 
-  void attach_to(Attachment& attachment, const Site& site) const {
+  void attach_to(Attachment& attachment, const Site& site) {
     const int64_t rank = rank_.whole_at(site);
     check(site, rank);
     const double scale = low_rank_scale(alpha_.at(site), rank, rslora_);
@@ -138,14 +153,19 @@ class Lora final : public Tuner {
       initial.scale = -scale;
       attachment.add(site, initial);
     }
-    attachment.add(site, edit);
+    const LowRank& update = std::get<LowRank>(attachment.add(site, edit));
+    if (!up_bias_) return;
+    const Tensor bias = attachment.parameter(site, "up_bias", attachment.zeros({site.out}), faster);
+    Shift& shift = std::get<Shift>(attachment.add(site, Shift{bias * scale}));
+    biased_.push_back({&update, &shift, bias});
   }
 
   std::vector<std::string> sites_;
   ByPattern rank_, alpha_;
   double dropout_, lr_ratio_;
-  bool rslora_, freeze_a_;
+  bool rslora_, freeze_a_, up_bias_;
   std::string init_;
+  std::vector<Biased> biased_;
 };
 
 std::vector<Option> lora_options() {
@@ -160,6 +180,8 @@ std::vector<Option> lora_options() {
       {"lr_ratio", "number", "1", "(0, inf)",
        "learning rate of B over that of A (LoRA+; its authors propose 16 with a lower rate)"},
       {"freeze_a", "bool", "false", "", "train B only; A stays as drawn (LoRA-FA)"},
+      {"up_bias", "bool", "false", "",
+       "a trained vector joins what B gives, and is scaled with it (PEFT's lora_bias)"},
       {"init", "choice", "default", "default|gaussian|pissa|olora",
        "initial values: A uniform or gaussian and B zero; or the weight's own largest singular "
        "vectors (pissa) or orthonormal basis (olora), trained on from there"},
@@ -193,10 +215,11 @@ void register_lora(Registry<Tuner>& registry) {
   entry.make = [](const Options& options) { return std::make_unique<Lora>(options); };
   entry.count = [](const std::vector<Site>& sites, const Options& options) {
     const ByPattern rank(options, "rank", 1, true);
-    const bool freeze_a = options.get<bool>("freeze_a");
+    const bool freeze_a = options.get<bool>("freeze_a"), bias = options.get<bool>("up_bias");
     int64_t count = 0;
     for (const Site& site : sites)
-      count += rank.whole_at(site) * (freeze_a ? site.out : site.in + site.out);
+      count +=
+          rank.whole_at(site) * (freeze_a ? site.out : site.in + site.out) + (bias ? site.out : 0);
     return count;
   };
   registry.add(std::move(entry));

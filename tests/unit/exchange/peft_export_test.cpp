@@ -34,6 +34,35 @@ TEST(PeftExport, WritesTwoUpdatesOfOneProjectionAsOne) {
   expect_near(logits_of(written), first.logits(), 1e-6);
 }
 
+/// PEFT has a bias for all updates or none.
+TEST(PeftExport, WritesBiasesOfTwoUpdatesAsOne) {
+  PeftFixture first, second;
+  first.add("lora", {{"sites", {"*.q"}}, {"rank", 2}, {"alpha", 6}, {"up_bias", true}});
+  first.add("lora", {{"sites", {"enc.0.self.[qv]"}}, {"rank", 1}, {"alpha", 5}});
+  first.add("lora", {{"sites", {"enc.1.self.q"}}, {"rank", 1}, {"up_bias", true}});
+  first.disturb();
+  const TempFolder folder;
+  first.save(folder.path());
+  EXPECT_EQ(read_json(folder.file("adapter_config.json")).at("lora_bias"), true);
+  const SafetensorsFile file(folder.file("adapter_model.safetensors"));
+  EXPECT_EQ(file.tensor("base_model.model.bert.encoder.layer.0.attention.self.value.lora_B.bias")
+                .abs()
+                .max()
+                .item<float>(),
+            0);
+  second.load(folder.path());
+  expect_near(first.logits(), second.logits(), 1e-6);
+}
+
+TEST(PeftExport, RefusesATableBesideBiases) {
+  PeftFixture fixture;
+  fixture.add("lora", {{"sites", {"*.q"}}, {"up_bias", true}});
+  fixture.add("lora", {{"sites", {"enc.embed.tok"}}});
+  const TempFolder folder;
+  expect_text(error_text(ErrorCode::Unsupported, [&] { fixture.save(folder.path()); }),
+              "an update of enc.embed.tok beside others with up_bias");
+}
+
 TEST(PeftExport, WritesPissaAsPlainLoraOfTwiceTheRank) {
   PeftFixture first("bert", kernels::DType::F64);
   first.add("lora", {{"sites", {"*.self.q"}}, {"rank", 2}, {"init", "pissa"}});

@@ -95,7 +95,7 @@ void expect_refusals(const std::vector<Refusal>& cases) {
 
 TEST(PeftLoad, RefusesFieldsThatItWouldComputeDifferently) {
   expect_refusals({
-      {"lora", {{"lora_bias", true}}, ErrorCode::Unsupported, "\"lora_bias\" is true"},
+      {"lora-dora", {{"lora_bias", true}}, ErrorCode::Unsupported, "\"lora_bias\" is true"},
       {"lora",
        {{"target_parameters", {"experts"}}},
        ErrorCode::Unsupported,

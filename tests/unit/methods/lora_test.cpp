@@ -35,6 +35,21 @@ TEST(Lora, TheRankStabilisedScaleDividesByTheRoot) {
   EXPECT_DOUBLE_EQ(std::get<LowRank>(*bench->edits_at(kQ)[0]).scale, 6.0 / 2.0);
 }
 
+/// y += s (B A x + b), b from zero.
+TEST(Lora, ABiasOfBIsScaledWithIt) {
+  const Json options = {{"rank", 2}, {"alpha", 6}, {"up_bias", true}, {"sites", {kUp}}};
+  const std::unique_ptr<MethodBench> start = lora(options), bench = lora(options);
+  EXPECT_EQ(
+      difference(start->folded(kUp).bias, lora({{"rank", 2}, {"sites", {kQ}}})->folded(kUp).bias),
+      0);
+  bench->disturb();
+  const Tensor bias = bench->parameter_of("enc.0.ffn.up/up_bias");
+  EXPECT_LE(difference(bench->folded(kUp).bias, start->folded(kUp).bias + bias * 3), 1e-12);
+  // An adapter that acts at half its strength.
+  std::get<LowRank>(const_cast<Edit&>(*bench->edits_at(kUp)[0])).scale = 1.5;
+  EXPECT_LE(difference(bench->folded(kUp).bias, start->folded(kUp).bias + bias * 1.5), 1e-12);
+}
+
 TEST(Lora, ABeginsKaimingUniformAndBZero) {
   const std::unique_ptr<MethodBench> bench = lora({{"rank", 16}, {"sites", kQ}}, 64, 64);
   const Tensor down = bench->parameter_of("enc.0.self.q/down");
@@ -199,6 +214,10 @@ TEST(Lora, BadOptionsSayWhatToDo) {
       MethodBench::error_of("lora", {{"rank", 2}, {"freeze_a", true}, {"sites", "enc.embed.tok"}}),
       "lora: freeze_a at enc.embed.tok: an embedding's A begins at zero and must train; leave "
       "the table out of sites, or freeze_a");
+  EXPECT_EQ(
+      MethodBench::error_of("lora", {{"rank", 2}, {"up_bias", true}, {"sites", "enc.embed.tok"}}),
+      "lora: up_bias at enc.embed.tok: an embedding's update has none; leave the table out of "
+      "sites, or up_bias");
   EXPECT_EQ(
       MethodBench::error_of("lora", {{"rank", 2}, {"init", "pissa"}, {"sites", "enc.embed.tok"}}),
       "lora: init pissa at enc.embed.tok: embeddings have the default initial values only; "
