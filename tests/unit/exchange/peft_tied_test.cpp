@@ -38,8 +38,9 @@ TEST(PeftTied, MergedAndTiedBothNamesOfTheTensorAreWritten) {
   write_model(fixture.model(), golden("llama-tied", "base"), folder.path(), Json::object());
   EXPECT_EQ(read_json(folder.file("config.json")).at("tie_word_embeddings"), true);
   // A base that holds the tensor under both names.
-  std::filesystem::copy(golden("llama-tied", "base"), twice.path(),
-                        std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy(
+      golden("llama-tied", "base"), twice.path(),
+      std::filesystem::copy_options::overwrite_existing | std::filesystem::copy_options::recursive);
   NamedTensors tensors;
   {
     const SafetensorsFile file(golden("llama-tied", "base/model.safetensors"));
@@ -95,6 +96,27 @@ TEST(PeftTied, UpdatesThatAreTiedAreRefused) {
   expect_text(error_text(ErrorCode::Unsupported, [&] { fixture.load(folder.path()); }),
               "\"ensure_weight_tying\" is true; it ties the update of "
               "bert.embeddings.word_embeddings to another");
+}
+
+TEST(PeftTied, TokensOutsideTheTableAreRefused) {
+  const auto refusal = [](const Json& tokens, ErrorCode code) {
+    const TempFolder folder;
+    std::filesystem::copy(golden("llama-tied", "lora-tokens"), folder.path(),
+                          std::filesystem::copy_options::overwrite_existing |
+                              std::filesystem::copy_options::recursive);
+    Json config = read_json(folder.file("adapter_config.json"));
+    config["trainable_token_indices"] = tokens;
+    folder.write("adapter_config.json", config.dump());
+    PeftFixture fixture("llama-tied");
+    return error_text(folder, code, [&] { fixture.load(folder.path()); });
+  };
+  EXPECT_EQ(refusal({7, 3, 50}, ErrorCode::Corrupt),
+            "adapter_config.json: trainable_token_indices names 50, but model.embed_tokens has 50 "
+            "rows");
+  expect_text(refusal({7, 3}, ErrorCode::Corrupt),
+              "has shape [3, 16], but the model needs floating-point [2, 16]");
+  expect_text(refusal({{"embed_tokens", "x"}}, ErrorCode::Corrupt),
+              "\"trainable_token_indices\" is \"x\", which is not what PEFT writes there");
 }
 
 }  // namespace peft_tied_test
