@@ -64,6 +64,32 @@ TEST(PeftTied, PartedTensorsSurviveOurOwnManifest) {
   expect_equal(first.logits(), second.logits());
 }
 
+/// Of a sum of squared logits, with respect to what the set trains: the sum over its tensors.
+Tensor gradient(const Json& options) {
+  PeftFixture fixture("llama-tied", kernels::DType::F64);
+  fixture.add("full", options);
+  Batch batch;
+  Stream& stream = batch.streams["dec"];
+  stream.ids = at::tensor(std::vector<int>{3, 9, 27, 9}, at::kInt);
+  stream.rows = RowIndex::from_lengths({4});
+  const std::vector<Param> params = fixture.adaptation->trainable();
+  backward(fixture.model().forward(batch, {}).head->logits({}).square().sum());
+  Tensor sum;
+  for (const Param& param : params) {
+    const Tensor part = gradient_of(param.value);
+    EXPECT_GT(part.abs().max().item<double>(), 0) << param.name;
+    sum = sum.defined() ? sum + part : part;
+  }
+  return sum;
+}
+
+TEST(PeftTied, GradientsOfTheCopiesAddUpToThatOfTheSharedTensor) {
+  const Json sites = {"dec.embed.tok", "head.proj"};
+  const Tensor shared = gradient({{"sites", sites}});
+  const Tensor apart = gradient({{"sites", sites}, {"tied", false}});
+  EXPECT_LE((shared - apart).abs().max().item<double>(), 1e-12 * shared.abs().max().item<double>());
+}
+
 TEST(PeftTied, ATensorTrainedForBothIsWrittenForEach) {
   PeftFixture first("llama-tied"), second("llama-tied");
   first.add("lora", {{"sites", {"*.self.q"}}});
