@@ -165,7 +165,7 @@ void Recorder::thaw(const Site& site, Learn learn, Part part) {
     fail(ErrorCode::BadInput, "{}: site {} ({}) holds no tensor that could be trained", method_,
          site.name, kind_name(site.kind));
   const WeightSlot& slot = model_.slot(site);
-  if (part != Part::Bias) thawed_sites_.insert(site.id);
+  if (part != Part::Bias && !learn.alone) thawed_sites_.insert(site.id);
   if (part != Part::Bias && slot.codes != nullptr)
     fail(ErrorCode::Unsupported,
          "{}: the weight of {} is kept as {} codes, which cannot be trained. Train another method "
@@ -187,8 +187,8 @@ void Recorder::check_outputs() const {
         fail(ErrorCode::BadInput,
              "{}: {} and {} are one tensor in this model (tied embeddings), so training the output "
              "alone would train the embeddings too; choose both, as in full: {{sites: [\"head.*\", "
-             "\"{}\"]}}, or give {} an update of its own (lora)",
-             method_, output.name, other.name, other.name, output.name);
+             "\"{}\"]}}, or let them part: full: {{sites: \"head.*\", tied: false}}",
+             method_, output.name, other.name, other.name);
   }
 }
 

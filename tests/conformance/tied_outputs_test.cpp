@@ -27,8 +27,8 @@ TEST(TiedOutputs, AreNotTrainedWithoutTheEmbeddings) {
       refusal(*tied, {"head", Json::object()}),
       "0.head: head.proj and dec.embed.tok are one tensor in this model (tied embeddings), so "
       "training the output alone would train the embeddings too; choose both, as in full: "
-      "{sites: [\"head.*\", \"dec.embed.tok\"]}, or give head.proj an update of its own "
-      "(lora)");
+      "{sites: [\"head.*\", \"dec.embed.tok\"]}, or let them part: full: {sites: \"head.*\", "
+      "tied: false}");
   for (const TunerSpec& spec : {TunerSpec{"full", Json{{"sites", {"head.*"}}}},
                                 TunerSpec{"sparse_mask", Json{{"sites", {"head.*"}}}}})
     EXPECT_NE(refusal(*tied, spec).find("are one tensor in this model"), std::string::npos);
@@ -48,6 +48,11 @@ TEST(TiedOutputs, TrainWithTheEmbeddingsAsOneTensor) {
     for (const Param& param : adaptation.trainable())
       tables += param.value.sizes() == tied->slot(tied->site("dec.embed.tok")).weight.sizes();
     EXPECT_EQ(tables, 1) << spec.options.dump();
+  }
+  {
+    Adaptation parted(*tied, registry, 1);
+    parted.add("default", {"full", Json{{"sites", {"head.*"}}, {"tied", false}}});
+    EXPECT_EQ(parted.trainable().size(), 1u);
   }
   Adaptation adaptation(*untied, registry, 1);
   adaptation.add("default", {"head", Json::object()});

@@ -91,6 +91,7 @@ TEST_F(Guards, CheckWarnsOfAnOutputThatTrainWouldRefuse) {
   EXPECT_NE(again.err.find("run holds a run already; train replaces it only with --overwrite"),
             std::string::npos)
       << again.err;
+  std::filesystem::create_directories(path("other"));
   write("other/notes.txt", "mine");
   expect_refused(attune({"check", "recipe.yaml", "--set", "output=other", "--quiet"}), 2,
                  {"other"});

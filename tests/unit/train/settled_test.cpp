@@ -36,7 +36,7 @@ Trainer::Result falling(ToyRun& run, int64_t patience = 0, const ToyRun* from = 
   run.config.patience = patience;
   std::filesystem::create_directories(run.folder.file("run/checkpoints"));
   if (from != nullptr) {
-    const std::string name = fmt::format("run/checkpoints/step-{:08}", step);
+    const std::string name = fmt::format("run/checkpoints/step-{:06}", step);
     std::filesystem::copy(from->folder.file(name), run.folder.file(name),
                           std::filesystem::copy_options::recursive);
     std::filesystem::copy(from->folder.file("run/log.jsonl"), run.folder.file("run/log.jsonl"));
