@@ -19,9 +19,9 @@ namespace {
 using RunFunction = int (*)(const char*);
 
 /// A thread that waits for the others spins before it sleeps: some 50 microseconds instead of
-/// OpenMP's several milliseconds, in which nothing else could run on its processor. Steps on an
-/// idle machine take the same time, beside another busy process about 0.8 of it. OpenMP reads this
-/// when the engine is loaded; what the user has set stays.
+/// OpenMP's several milliseconds, in which nothing else could run on its processor. On an idle
+/// machine steps take the same time, beside another busy process 0.76 to 0.89 of it
+/// (docs/performance.md). OpenMP reads this when the engine is loaded; what the user has set stays.
 void limit_spinning() {
   if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "3000", 0);
 }
