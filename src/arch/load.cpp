@@ -25,9 +25,9 @@ std::vector<std::string> label_names(const Json& config) {
   std::vector<std::string> names;
   for (int64_t i = 0; i < label_count(config); ++i) {
     const std::string key = std::to_string(i);
-    names.push_back(config.contains("id2label") && config["id2label"].contains(key)
-                        ? config["id2label"][key].get<std::string>()
-                        : "LABEL_" + key);
+    const bool named = config.contains("id2label") && config["id2label"].contains(key);
+    const Json name = named ? config["id2label"][key] : Json("LABEL_" + key);
+    names.push_back(name.is_string() ? name.get<std::string>() : name.dump());
   }
   return names;
 }

@@ -56,7 +56,6 @@ Tuner& Adaptation::add(const std::string& set_name, const TunerSpec& spec,
     attached.recorder = std::make_unique<Recorder>(
         state_->model, set->thawed, format("{}.{}", number, spec.method), state_->seed);
     attached.tuner->attach(*attached.recorder);
-    attached.recorder->check_outputs();
     set->tuners.push_back(std::move(attached));
     added = true;
     state_->check_partners(*set);
@@ -68,6 +67,27 @@ Tuner& Adaptation::add(const std::string& set_name, const TunerSpec& spec,
     throw;
   }
   return *set->tuners.back().tuner;
+}
+
+void Adaptation::check_outputs(std::string_view name) const {
+  const AdapterSet& set = state_->need(name);
+  std::set<int> thawed;
+  for (const Attached& attached : set.tuners)
+    thawed.insert(attached.recorder->thawed_sites().begin(),
+                  attached.recorder->thawed_sites().end());
+  for (const Attached& attached : set.tuners)
+    for (const int id : attached.recorder->thawed_sites()) {
+      const Site& output = state_->model.sites()[static_cast<size_t>(id)];
+      if (!starts_with(output.name, "head.")) continue;
+      for (const Site& other : state_->model.sites())
+        if (other.storage == output.storage && other.copy_of < 0 && thawed.count(other.id) == 0)
+          fail(ErrorCode::BadInput,
+               "{}: {} and {} are one tensor in this model (tied embeddings), so training the "
+               "output alone would train the embeddings too; choose both, as in full: {{sites: "
+               "[\"head.*\", \"{}\"]}}, or let them part: full: {{sites: \"head.*\", tied: "
+               "false}}",
+               attached.recorder->method(), output.name, other.name, other.name);
+    }
 }
 
 void Adaptation::remove(std::string_view name, int position) {

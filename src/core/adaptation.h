@@ -64,7 +64,10 @@ class Adaptation {
   int32_t index(std::string_view set) const;  // what Batch::sets holds
   std::vector<std::string> sets() const;
   std::vector<TunerSpec> specs(std::string_view set) const;
-  /// Multiplies the strength of a set (`--adapter DIR:0.5`): LowRank and Shift edits, and how far
+  /// Errors: BadInput when the set trains an output whose tensor is also that of a site that none
+  /// of its methods trains (tied embeddings).
+  void check_outputs(std::string_view set) const;
+  /// Multiplies the strength of a set (`--adapter DIR:0.5`): how far its edits go, and how far
   /// trained tensors of the base have moved. Errors: Unsupported for edits without a strength.
   void scale(std::string_view set, double factor);
 

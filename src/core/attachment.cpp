@@ -177,21 +177,6 @@ void Recorder::thaw(const Site& site, Learn learn, Part part) {
   if (part != Part::Weight && slot.bias.defined()) thaw_part(site, learn, Part::Bias, slot.bias);
 }
 
-void Recorder::check_outputs() const {
-  for (const int id : thawed_sites_) {
-    const Site& output = model_.sites()[static_cast<size_t>(id)];
-    if (!starts_with(output.name, "head.")) continue;
-    for (const Site& other : model_.sites())
-      if (other.storage == output.storage && other.copy_of < 0 &&
-          thawed_sites_.count(other.id) == 0)
-        fail(ErrorCode::BadInput,
-             "{}: {} and {} are one tensor in this model (tied embeddings), so training the output "
-             "alone would train the embeddings too; choose both, as in full: {{sites: [\"head.*\", "
-             "\"{}\"]}}, or let them part: full: {{sites: \"head.*\", tied: false}}",
-             method_, output.name, other.name, other.name);
-  }
-}
-
 Tensor Recorder::normal(const Site& site, std::string_view name, const std::vector<int64_t>& shape,
                         double deviation) const {
   const uint64_t key = Stream64(seed_, "init").with(method_).with(site.name).with(name).key();

@@ -68,9 +68,8 @@ class Recorder final : public Attachment {
   void refresh();
   const std::vector<Owned>& owned() const { return owned_; }
   const std::string& method() const { return method_; }
-  /// Errors: BadInput when an output trains whose tensor is also that of a site that was not chosen
-  /// (tied embeddings).
-  void check_outputs() const;
+  /// Weight sites whose tensor the method trains, tied or not.
+  const std::set<int>& thawed_sites() const { return thawed_sites_; }
 
  private:
   std::string sites_that_admit(const Site& site, const Edit& edit) const;

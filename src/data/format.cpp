@@ -148,7 +148,9 @@ Format detect_format(const Source& source) {
   if (named == Format::Text || first == std::string_view::npos) return Format::Text;
   if (text[first] == '{' || text[first] == '[') return json_format(text.substr(first), false);
   if (even_columns(text, '\t') || even_fields(text, '\t')) return Format::Tsv;
-  if (even_fields(text, ',') && names_columns(text)) return Format::Csv;
+  // A quote that is out of place is CSV's to report.
+  if ((even_fields(text, ',') || even_columns(text, ',')) && names_columns(text))
+    return Format::Csv;
   return Format::Text;
 }
 

@@ -35,9 +35,6 @@ class LabelSet {
   /// Id of a name. Errors: BadInput; `where` names the place.
   int64_t id_of(std::string_view label, std::string_view where) const;
 
-  /// Id of a label, -1 when there is none.
-  int64_t find(std::string_view label) const;
-
   int64_t size() const { return static_cast<int64_t>(names_.size()); }
   const std::vector<std::string>& names() const { return names_; }
   /// Rows (or list items) seen per label during add(), by id.
@@ -52,6 +49,7 @@ class LabelSet {
   static Value read(const Record& record, const std::string& column, const Json& value);
   static std::vector<Value> values_of(const Record& record, const std::string& column);
   void check_kind(const Value& value, const Record& record, const std::string& column);
+  int64_t find(std::string_view label) const;  // -1: none
   [[noreturn]] void fail_unknown(std::string_view label, std::string_view where) const;
   void rebuild();
 

@@ -58,11 +58,14 @@ class InvertibleAdapter final : public Tuner {
              owner.name, owner.out, site.name, site.out);
     const Coupling coupling = new_coupling(attachment, owner);
     for (const Site& site : sites)
-      attachment.add(site,
-                     Apply{[coupling](const View& view) { return coupling.forward(view.x); }, {}});
+      attachment.add(site, Apply{[coupling](const View& view) { return coupling.forward(view.x); },
+                                 {},
+                                 /*by_row=*/true});
     if (const Site* output = output_rows(attachment.all_sites(), owner.out))
       attachment.add(*output,
-                     Apply{[coupling](const View& view) { return coupling.inverse(view.x); }, {}});
+                     Apply{[coupling](const View& view) { return coupling.inverse(view.x); },
+                           {},
+                           /*by_row=*/true});
   }
 
   /// Inner sizes of F and G: half the width / reduction.

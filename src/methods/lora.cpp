@@ -86,15 +86,14 @@ class Lora final : public Tuner {
     for (const Site& site : sites) attach_to(attachment, site);
   }
   void prepare(const Pass&) override {
-    // An adapter that acts with a part of its strength scales its update.
-    for (const Biased& biased : biased_) biased.shift->by = biased.bias * biased.update->scale;
+    for (const Biased& biased : biased_) biased.shift->by = biased.bias * biased.scale;
   }
 
  private:
   struct Biased {
-    const LowRank* update;
     Shift* shift;
     Tensor bias;
+    double scale;
   };
   Start start_of(Attachment& attachment, const Site& site, int64_t rank, double scale) const {
     // As PEFT begins embeddings: the table's side is zero, because its rows are looked up.
@@ -153,11 +152,11 @@ class Lora final : public Tuner {
       initial.scale = -scale;
       attachment.add(site, initial);
     }
-    const LowRank& update = std::get<LowRank>(attachment.add(site, edit));
+    attachment.add(site, edit);
     if (!up_bias_) return;
     const Tensor bias = attachment.parameter(site, "up_bias", attachment.zeros({site.out}), faster);
     Shift& shift = std::get<Shift>(attachment.add(site, Shift{bias * scale}));
-    biased_.push_back({&update, &shift, bias});
+    biased_.push_back({&shift, bias, scale});
   }
 
   std::vector<std::string> sites_;

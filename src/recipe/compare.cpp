@@ -121,10 +121,16 @@ bool is_current(const CompareRequest& request, const Contender& contender, int64
   const std::string asked = recipe_path(request, contender, seed);
   Json wanted = recipe_of(request, contender, seed).located().resolved();
   Json kept = load_recipe(run + "/recipe.yaml", {}).located().resolved();
-  // The run itself has the rates that `auto` became.
-  if (file_exists(asked)) kept["train"]["lr"] = load_recipe(asked, {}).resolved()["train"]["lr"];
+  // The run itself has what `auto` became: rates, the length that leaves a prompt room.
+  if (file_exists(asked)) {
+    const Json before = load_recipe(asked, {}).resolved();
+    kept["train"]["lr"] = before["train"]["lr"];
+    kept["data"]["max_length"] = before["data"]["max_length"];
+  }
   wanted.erase("output");
   kept.erase("output");
+  // As many threads as there are: another number changes the last bits of sums.
+  for (Json* recipe : {&wanted, &kept}) (*recipe)["train"].erase("threads");
   const std::string key = difference(wanted, kept);
   if (key.empty()) return true;
   if (!request.overwrite)

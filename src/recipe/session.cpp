@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <numeric>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "data/labels.h"
 #include "data/split.h"
 #include "exchange/peft.h"
 #include "kernels/gemm.h"
@@ -134,12 +134,17 @@ void Session::meet_head(const Json& config, TaskContext& context) {
   };
   if (!answers(own) || !answers(wanted)) return;
   const std::vector<std::string> names = label_names(config), labels = task_->labels();
-  const bool unnamed = names.front() == "LABEL_0";
-  const LabelSet known(names);
-  new_head_ = own.kind != wanted.kind ||
-              !std::all_of(labels.begin(), labels.end(),
-                           [&](const std::string& label) { return known.find(label) >= 0; });
-  if (new_head_ || unnamed || labels.empty() || names == labels) return;
+  const std::set<std::string> named(names.begin(), names.end());
+  const bool unique = named.size() == names.size();
+  const bool by_name =
+      unique && std::all_of(labels.begin(), labels.end(),
+                            [&](const std::string& label) { return named.count(label) > 0; });
+  bool by_index = labels.size() == names.size();
+  for (size_t i = 0; by_index && i < labels.size(); ++i) by_index = labels[i] == std::to_string(i);
+  new_head_ = own.kind != wanted.kind || !(by_name || by_index || labels.empty());
+  // Numbers stay what they are called where the head has no names for them.
+  const bool nameless = !by_name && (!unique || named.count("LABEL_0") > 0);
+  if (new_head_ || nameless || labels.empty() || names == labels) return;
   context.label_order = names;
   task_->prepare(train_.data, context);
 }
@@ -184,6 +189,7 @@ void Session::attach() {
     adaptation_->add("default", {method.name, method.options}, method.path);
   // A head that the checkpoint lacks always trains, whatever the methods say.
   adaptation_->add("default", {"head", Json{{"fresh_only", true}}});
+  adaptation_->check_outputs("default");
   make_objective();
   const Registry<TrainingPolicy> policy_registry = policies();
   std::vector<NamedOptions> chosen = settle_rates();
@@ -372,8 +378,9 @@ void Session::write_peft_beside(const std::string& folder) {
   const Transformer& model = dynamic_cast<const Transformer&>(*loaded_.model);
   const bool plain_head = !model.spec().head.ours;
   try {
-    export_peft(*adaptation_, *loaded_.model, "default", recipe_.model, recipe_.task, plain_head,
-                folder);
+    // A run stands for the checkpoint in it, which alone PEFT can open.
+    const std::string& base = directory_exists(recipe_.model) ? model_directory_ : recipe_.model;
+    export_peft(*adaptation_, *loaded_.model, "default", base, recipe_.task, plain_head, folder);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::Unsupported) throw;
   }

@@ -79,8 +79,10 @@ std::vector<PostProcessor::Item> template_items(const std::string& text,
   return out;
 }
 
-std::string class_of(const TokenizerFolder& folder) {
+/// tokenizer_config.json's, else config.json's, as transformers looks for it.
+std::string class_of(const TokenizerFolder& folder, const JsonView& model) {
   std::string name = folder.config().text("tokenizer_class", "");
+  if (name.empty()) name = model.text("tokenizer_class", "");
   if (name.ends_with("Fast")) name.resize(name.size() - 4);
   return name == "PreTrainedTokenizer" || name == "TokenizersBackend" ? "" : name;
 }
@@ -91,7 +93,7 @@ FileRecipe file_recipe(TokenizerFolder& folder, const std::string& file,
                        std::vector<FileRecipe> possible, FileRecipe usual) {
   const nlohmann::json config = folder.read_object("config.json");
   const JsonView view(config, folder.path("config.json"), "");
-  const std::string name = class_of(folder), type = view.text("model_type", "");
+  const std::string name = class_of(folder, view), type = view.text("model_type", "");
   std::optional<FileRecipe> found;
   for (const auto& [known, recipe] : kModelTypes) {
     if (type == known) found = recipe;

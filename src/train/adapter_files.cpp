@@ -80,13 +80,14 @@ Tensor places_of(const Tensor& values, const Tensor& from) {
   const Bits* bits = static_cast<const Bits*>(values.data_ptr());
   const Bits* others = from.defined() ? static_cast<const Bits*>(from.data_ptr()) : nullptr;
   const auto differs = [&](int64_t i) { return bits[i] != (others == nullptr ? 0 : others[i]); };
-  std::vector<int64_t> places;
-  for (int64_t i = 0; i < count; ++i) {
-    if (!differs(i)) continue;
-    places.push_back(i);
-    if (static_cast<int64_t>(places.size()) > count / 3) return Tensor();
-  }
-  return int64_tensor(places);
+  int64_t found = 0;
+  for (int64_t i = 0; i < count && found <= count / 3; ++i) found += differs(i) ? 1 : 0;
+  if (found > count / 3) return Tensor();
+  Tensor places = at::empty({found}, at::kLong);
+  int64_t* next = pointer<int64_t>(places);
+  for (int64_t i = 0; i < count; ++i)
+    if (differs(i)) *next++ = i;
+  return places;
 }
 
 /// The base's tensor that one named ".../SITE/weight" or bias began from, of this type and shape;
@@ -119,6 +120,11 @@ NamedTensors packed(const NamedTensors& tensors, const Model& model) {
     if (large && !of_zeros) {
       const Tensor base = base_of(model, entry.first, value.scalar_type());
       if (base.defined() && base.sizes() == value.sizes()) places = places_from(base);
+      // It may stand in its file, of which the model computes with the trained copy alone.
+      const std::optional<FilePlace> place =
+          base.defined() ? place_in_file(base.data_ptr(), static_cast<size_t>(base.nbytes()))
+                         : std::nullopt;
+      if (place) release_pages(base.data_ptr(), static_cast<size_t>(base.nbytes()));
     }
     if (!places.defined()) {
       result.push_back(entry);

@@ -400,7 +400,9 @@ void Trainer::save_now() {
     run_.policies.push_back(policy->save_state());
   run_.moments = optimizer_.tensors();
   run_.cut_rows = loader_.cut_rows();
-  if (run_.sources.is_null() && parts_.sources) run_.sources = parts_.sources();
+  // Hashing may take longer than a process that is being stopped has.
+  if (run_.sources.is_null() && parts_.sources && SignalWatch::received() == 0)
+    run_.sources = parts_.sources();
   log_->sync();  // a checkpoint says how long the log was: it must be on the disk before
   save_run_state(parts_.run, run_, state_tensors(), config_.keep);
 }

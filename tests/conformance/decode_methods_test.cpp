@@ -45,8 +45,17 @@ TEST_P(DecodingWithMethod, GivesTheLogitsOfWholeTextsAtEveryStep) {
     whole.go_on(from, tokens);
   }
   // No method is slow without need.
-  const std::set<std::string> by_row{"full",    "lora",      "dora",    "ia3",    "bias",
-                                     "adapter", "compacter", "propetl", "prompt", "head_offset"};
+  const std::set<std::string> by_row{"full",
+                                     "lora",
+                                     "dora",
+                                     "ia3",
+                                     "bias",
+                                     "adapter",
+                                     "compacter",
+                                     "propetl",
+                                     "prompt",
+                                     "head_offset",
+                                     "invertible_adapter"};
   if (by_row.count(method()) > 0) {
     EXPECT_TRUE(cached.cached());
   }

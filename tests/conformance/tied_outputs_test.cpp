@@ -18,7 +18,10 @@ std::unique_ptr<Model> decoder(bool tied) {
 std::string refusal(Model& model, const TunerSpec& spec) {
   const Registry<Tuner> registry = methods();
   Adaptation adaptation(model, registry, 1);
-  return error_text(ErrorCode::BadInput, [&] { adaptation.add("default", spec); });
+  return error_text(ErrorCode::BadInput, [&] {
+    adaptation.add("default", spec);
+    adaptation.check_outputs("default");
+  });
 }
 
 TEST(TiedOutputs, AreNotTrainedWithoutTheEmbeddings) {
@@ -44,6 +47,8 @@ TEST(TiedOutputs, TrainWithTheEmbeddingsAsOneTensor) {
         TunerSpec{"full", Json{{"sites", {"dec.*"}}}}}) {
     Adaptation adaptation(*tied, registry, 1);
     adaptation.add("default", spec);
+    adaptation.add("default", {"head", Json::object()});  // what another method trains, too
+    EXPECT_NO_THROW(adaptation.check_outputs("default"));
     int64_t tables = 0;
     for (const Param& param : adaptation.trainable())
       tables += param.value.sizes() == tied->slot(tied->site("dec.embed.tok")).weight.sizes();
@@ -52,6 +57,7 @@ TEST(TiedOutputs, TrainWithTheEmbeddingsAsOneTensor) {
   {
     Adaptation parted(*tied, registry, 1);
     parted.add("default", {"full", Json{{"sites", {"head.*"}}, {"tied", false}}});
+    EXPECT_NO_THROW(parted.check_outputs("default"));
     EXPECT_EQ(parted.trainable().size(), 1u);
   }
   Adaptation adaptation(*untied, registry, 1);

@@ -89,6 +89,16 @@ TEST_F(Compare, RatesThatAutoBecameAreThoseOfTheSameRecipe) {
   EXPECT_EQ(again.status, 0) << again.err;
   EXPECT_EQ(std::filesystem::last_write_time(done), before);
   EXPECT_EQ(run({"--set", "train.lr={lora: 0.5}"}).status, 2);
+  // Nor is the length that leaves a prompt room, or another number of threads, another recipe.
+  const std::vector<std::string> prompts = {
+      "compare", "recipe.yaml", "--methods", "prompt", "--seeds",
+      "1",       "-o",          "prompts",   "--set",  "train.steps=2"};
+  ASSERT_EQ(attune(prompts).status, 0);
+  EXPECT_NE(read("prompts/prompt-seed-1/recipe.yaml").find("max_length: "), std::string::npos);
+  std::vector<std::string> once_more = prompts;
+  once_more.insert(once_more.end(), {"--threads", "1"});
+  const Outcome prompt = attune(once_more);
+  EXPECT_EQ(prompt.status, 0) << prompt.err;
 }
 
 TEST_F(Compare, FurtherEvaluationSetsHaveTheirMetricsInTheTable) {

@@ -1,6 +1,7 @@
 // What data without a telling name are read as.
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "data/records.h"
 #include "support/temp_folder.h"
 
@@ -25,9 +26,24 @@ TEST(Format, ACommaInQuotesSeparatesNothing) {
 
 TEST(Format, UnevenFieldsArePlainText) {
   EXPECT_EQ(found("text,label\none, two,a\nthree,b\n"), "text");
-  EXPECT_EQ(found("first,second\n\"said\" he, and\nleft, too\n"), "text");
-  EXPECT_EQ(found("first,second\n\"never closed, it\nwent, on\n"), "text");
+  EXPECT_EQ(found("first,second\n\"said\" he, and, then\nleft, too\n"), "text");
   EXPECT_EQ(found("one\ntwo\n"), "text");
+}
+
+/// Else a header and its rows would be taken for texts, without a word.
+TEST(Format, AQuoteOutOfPlaceIsForCsvToReport) {
+  const auto problem = [](std::string_view content) -> std::string {
+    try {
+      return found(content);
+    } catch (const Error& error) {
+      return error.what();
+    }
+  };
+  EXPECT_NE(problem("text,label\n\"Good\" movie,pos\nbad,neg\n")
+                .find("data:2:7: text after a closing quote"),
+            std::string::npos);
+  EXPECT_NE(problem("first,second\n\"never closed, it\nwent, on\n").find("data:2"),
+            std::string::npos);
 }
 
 TEST(Format, TabsAreTsvWhateverTheQuotes) {

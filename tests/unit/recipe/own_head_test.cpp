@@ -95,6 +95,19 @@ TEST_F(OwnHead, WithoutNamesIsForNumbers) {
   EXPECT_FALSE(kept(words));
   Session others = session({"1", "2"});
   EXPECT_FALSE(kept(others));
+  Session named = session({"\"LABEL_1\"", "\"LABEL_0\""});
+  EXPECT_EQ(named.task().labels(), (Names{"LABEL_0", "LABEL_1"}));
+  EXPECT_TRUE(kept(named));
+}
+
+TEST_F(OwnHead, OfMoreLabelsIsNotForNumbers) {
+  checkpoint({"crane", "tench", "crane"});  // as ImageNet's, which has two of that name
+  Session numbers = session({"0", "1"});
+  EXPECT_EQ(numbers.task().labels(), (Names{"0", "1"}));
+  EXPECT_FALSE(kept(numbers));
+  Session all = session({"2", "0", "1"});
+  EXPECT_EQ(all.task().labels(), (Names{"0", "1", "2"}));
+  EXPECT_TRUE(kept(all));
 }
 
 }  // namespace own_head_test

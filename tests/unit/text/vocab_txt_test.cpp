@@ -99,6 +99,16 @@ TEST(VocabTxt, ClassesWithOtherRulesAreRefused) {
   EXPECT_EQ(error("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})"),
             "vocab.txt: making the tokenizer of class GPT2Tokenizer from this file is not "
             "supported; save its tokenizer.json with transformers and put it beside");
+  EXPECT_NE(
+      error("config.json", R"({"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"})")
+          .find("class BertJapaneseTokenizer"),
+      std::string::npos);
+  {
+    const TestFolder folder;  // the class counts, whatever the model
+    write_vocabulary(folder);
+    folder.write("config.json", R"({"model_type": "t5", "tokenizer_class": "BertTokenizer"})");
+    EXPECT_EQ(folder.load().encode("Hello worlds").ids, (Ids{2, 5, 6, 7, 3}));
+  }
   EXPECT_EQ(error("config.json", R"({"model_type": "mpnet"})"),
             "vocab.txt: making the tokenizer of model type mpnet from this file is not supported; "
             "save its tokenizer.json with transformers and put it beside");

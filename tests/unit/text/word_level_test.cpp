@@ -1,4 +1,5 @@
-// A model of whole words, and what is shown of a text. (The other parts: tokenizer_compare_test.cpp.)
+// A model of whole words, and what is shown of a text. (The other parts:
+// tokenizer_compare_test.cpp.)
 #include "unit/text/folder.h"
 
 namespace attune {
