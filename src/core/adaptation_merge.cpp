@@ -35,7 +35,9 @@ Neighbour neighbour_of(const Model& model, const Site& site) {
 /// The weights that merging one set gives, by storage, and what cannot be folded.
 class Folding {
  public:
-  explicit Folding(Model& model) : model_(model) { count_users(); }
+  Folding(Model& model, const AdapterSet& set) : model_(model), apart_(trained_apart(set)) {
+    count_users();
+  }
 
   void thawed(const Owned& owned) {
     if (owned.role != Owned::Role::Thawed) return;
@@ -45,19 +47,14 @@ class Folding {
       refused_.push_back(format("training of {} apart{}", site.name, why(site, {}, false)));
       return;
     }
-    Affine& map = map_of(site);
-    const bool weight = ends_with(owned.name, "/weight");
-    const WeightSlot& slot = model_.slot(site);
-    const Tensor value = owned.value.detach();
-    Tensor& whole = weight ? map.weight : map.bias;
-    // Shared with the trained tensor until unmerge: a whole model is not copied to be written. What
-    // another set has folded in before stays.
-    if (slot.fresh || owned.base.is_same(weight ? slot.weight : slot.bias))
-      whole = value;
-    else if (is_head(site) && at::equal(whole, value))
-      return;
-    else if (seen_.insert(owned.value.unsafeGetTensorImpl()).second)
-      whole = whole + (value - owned.base.to(value.scalar_type()));
+    change(site, owned);
+    if (owned.alone) return;
+    // An output that a set before parted from the table has its change all the same.
+    for (const Site& other : model_.sites())
+      if (other.storage != site.storage && other.copy_of < 0 &&
+          model_.tied_storage(other) == model_.tied_storage(site) &&
+          apart_.count({other.id, ends_with(owned.name, "/weight")}) == 0)
+        change(other, owned);
   }
 
   void edit(const std::string& method, int id, const Edit& edit) {
@@ -110,6 +107,22 @@ class Folding {
   bool unties() const { return unties_; }
 
  private:
+  /// What was trained takes the place of a site's tensor, or what it moved by is added.
+  void change(const Site& site, const Owned& owned) {
+    const bool weight = ends_with(owned.name, "/weight");
+    Affine& map = map_of(site);
+    const WeightSlot& slot = model_.slot(site);
+    const Tensor value = owned.value.detach();
+    Tensor& whole = weight ? map.weight : map.bias;
+    // Shared with the trained tensor until unmerge: a whole model is not copied to be written. What
+    // another set has folded in before stays.
+    if (slot.fresh || owned.base.is_same(weight ? slot.weight : slot.bias))
+      whole = value;
+    else if (is_head(site) && at::equal(whole, value))
+      return;
+    else if (seen_.insert({site.storage, owned.value.unsafeGetTensorImpl()}).second)
+      whole = whole + (value - owned.base.to(value.scalar_type()));
+  }
   void count_users() {
     users_.clear();
     for (const Site& site : model_.sites())
@@ -144,7 +157,8 @@ class Folding {
   Model& model_;
   std::map<int, int> users_;
   std::map<int, Affine> maps_;
-  std::set<const void*> seen_;  // trained tensors that joined others
+  std::set<SitePart> apart_;
+  std::set<std::pair<int, const void*>> seen_;  // by storage: trained tensors that joined others
   std::vector<std::pair<const Site*, const Edit*>> before_, after_;
   std::vector<std::string> refused_;
   bool unties_ = false;
@@ -157,7 +171,7 @@ void Adaptation::merge(std::string_view name) {
   const AdapterSet& set = state.need(name);
   at::NoGradGuard no_grad;
   state.prepare(Pass{}, &set);
-  Folding folding(state.model);
+  Folding folding(state.model, set);
   for (const bool alone : {false, true})  // what a site trains for itself comes over what it shares
     for (const Attached& attached : set.tuners)
       for (const Owned& owned : attached.recorder->owned())

@@ -34,25 +34,36 @@ const Names* reads_of(const Edit& edit) {
 
 }  // namespace
 
-void Adaptation::State::plan_thawed(Plan& plan, const Recorder& recorder) const {
-  for (const Owned& owned : recorder.owned()) {
-    if (owned.role != Owned::Role::Thawed) continue;
-    const bool weight = ends_with(owned.name, "/weight");
-    const Site& own = *site_of(owned);
+std::set<SitePart> trained_apart(const AdapterSet& set) {
+  std::set<SitePart> apart;
+  for (const Attached& attached : set.tuners)
+    for (const Owned& owned : attached.recorder->owned())
+      if (owned.role == Owned::Role::Thawed && owned.alone)
+        apart.insert({owned.site, ends_with(owned.name, "/weight")});
+  return apart;
+}
+
+void Adaptation::State::plan_thawed(Plan& plan, const AdapterSet& set) const {
+  std::vector<const Owned*> thawed;
+  for (const Attached& attached : set.tuners)
+    for (const Owned& owned : attached.recorder->owned())
+      if (owned.role == Owned::Role::Thawed) thawed.push_back(&owned);
+  const std::set<SitePart> apart = trained_apart(set);
+  for (const Owned* owned : thawed) {
+    const bool weight = ends_with(owned->name, "/weight");
+    const Site& own = *site_of(*owned);
     for (const Site& site : model.sites()) {
-      const bool same = owned.alone ? site.id == own.id
-                                    : site.storage == own.storage && site.kind == SiteKind::Weight;
+      const bool same = owned->alone ? site.id == own.id
+                                     : site.kind == SiteKind::Weight &&
+                                           apart.count({site.id, weight}) == 0 &&
+                                           model.tied_storage(site) == model.tied_storage(own);
       if (!same || site.hidden) continue;
       SitePlan& at = plan.need(site.id);
-      bool& at_own = weight ? at.own_weight : at.own_bias;
       std::vector<Share>& shares = weight ? at.weights : at.biases;
-      if (!owned.alone && at_own) continue;  // it trains its own
-      if (owned.alone && !at_own) shares.clear();
-      at_own = at_own || owned.alone;
       const bool seen = std::any_of(shares.begin(), shares.end(), [&](const Share& share) {
-        return share.value.is_same(owned.value);  // several tuners of one set train it
+        return share.value.is_same(owned->value);  // several tuners of one set train it
       });
-      if (!seen) shares.push_back({owned.value, owned.base});
+      if (!seen) shares.push_back({owned->value, owned->base});
     }
   }
 }
@@ -119,9 +130,9 @@ void Adaptation::State::plan_edit(Plan& plan, int id, const SitePlan::Entry& ent
 }
 
 void Adaptation::State::plan_set(Plan& plan, const AdapterSet& set) const {
+  plan_thawed(plan, set);
   for (const Attached& attached : set.tuners) {
     const Recorder& recorder = *attached.recorder;
-    plan_thawed(plan, recorder);
     for (const std::pair<int, Edit>& entry : recorder.edits()) {
       const std::string owner = tuner_label(set, attached);
       const Site& site = model.sites()[static_cast<size_t>(entry.first)];

@@ -3,7 +3,9 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/adaptation.h"
@@ -24,6 +26,11 @@ struct AdapterSet {
   std::vector<Attached> tuners;
   Thawed thawed;  // its own copies of the base tensors it trains
 };
+
+/// A site, and whether its weight is meant or its bias.
+using SitePart = std::pair<int, bool>;
+/// What a set trains for one site alone, whatever else shares the base tensor.
+std::set<SitePart> trained_apart(const AdapterSet& set);
 
 struct Adaptation::State {
   Model& model;
@@ -56,7 +63,7 @@ struct Adaptation::State {
   // adaptation_plan.cpp
   void plan();
   void plan_set(Plan& plan, const AdapterSet& set) const;
-  void plan_thawed(Plan& plan, const Recorder& recorder) const;
+  void plan_thawed(Plan& plan, const AdapterSet& set) const;
   void plan_sums(Plan& plan);
   void add_up(Plan& plan);
   void plan_edit(Plan& plan, int site, const SitePlan::Entry& entry) const;

@@ -87,6 +87,8 @@ class Model {
     return false;
   }
   virtual void retie() {}
+  /// The storage of a site's tensor, of one that was untied the one it shared.
+  virtual int tied_storage(const Site& site) const { return site.storage; }
   /// Has the projection a bias, or can a checkpoint of this architecture give it one?
   virtual bool can_have_bias(const Site& site) const { return site.bias; }
   /// Hides an expert's copy from patterns, or shows it.

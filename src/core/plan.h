@@ -27,12 +27,11 @@ struct SitePlan {
     bool passing = false;  // gone before the backward pass (policies/scoped_edit.h)
   };
   std::vector<Entry> edits;
-  Tensor weight, bias;                        // thawed values; undefined: the base
-  std::vector<Share> weights, biases;         // what they are made from, one a set
-  bool own_weight = false, own_bias = false;  // thawed for this site alone
-  WeightCopies copies;                        // compute copies of a thawed weight
-  bool read = false;                          // some function reads this site's value,
-  bool read_whole = false;                    // and for more than the row it is at
+  Tensor weight, bias;                    // thawed values; undefined: the base
+  std::vector<Share> weights, biases;     // what they are made from, one a set
+  WeightCopies copies;                    // compute copies of a thawed weight
+  bool read = false;                      // some function reads this site's value,
+  bool read_whole = false;                // and for more than the row it is at
   std::vector<std::vector<int>> experts;  // Route: by expert, the copy of each site (-1: itself)
   /// Every edit is a LowRank: the projection takes them as arguments of one node.
   bool only_low_rank() const;

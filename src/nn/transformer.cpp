@@ -46,6 +46,10 @@ void Transformer::retie() {
   tied_storage_ = -1;
 }
 
+int Transformer::tied_storage(const Site& site) const {
+  return untied() && site.name == "head.proj" ? tied_storage_ : site.storage;
+}
+
 bool Transformer::can_have_bias(const Site& site) const {
   if (site.bias) return true;
   for (const auto& [key, sites] : spec_.optional_biases)

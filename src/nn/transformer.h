@@ -24,6 +24,7 @@ class Transformer final : public Model {
   const ModelSpec& spec() const { return spec_; }
   bool untie(int storage) override;
   void retie() override;
+  int tied_storage(const Site& site) const override;
   bool can_have_bias(const Site& site) const override;
   /// Tokens of the longest text that a table of positions has room for, behind the rows that the
   /// attached edits put in front; 0: no such table.

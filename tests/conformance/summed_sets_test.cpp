@@ -114,5 +114,55 @@ TEST_F(SummedSets, TheSameHeadInSeveralIsOneChange) {
   EXPECT_LE(distance(logits(*model_, batch_), one), 1e-12);
 }
 
+/// A tied output that one set lets part from the table, beside a set that trains the table.
+TEST(SummedTiedSets, ActAndMergeAlikeInAnyOrder) {
+  HeadRequest words;
+  words.kind = HeadKind::Lm;
+  const Registry<Tuner> registry = methods();
+  const TunerSpec shared{"full", Json{{"sites", {"head.*", "*.embed.tok"}}}};
+  for (const TunerSpec& apart : {TunerSpec{"full", Json{{"sites", {"head.*"}}, {"tied", false}}},
+                                 TunerSpec{"lora", Json{{"rank", 2}, {"sites", {"head.proj"}}}}}) {
+    for (const bool first : {true, false}) {
+      const std::unique_ptr<Model> model =
+          model_of("llama", words, kernels::DType::F64, Json{{"tie_word_embeddings", true}});
+      for (size_t i = 0; i < model->slots(); ++i) model->slot_at(i).fresh = false;
+      const Batch batch = batch_of(*model, {5, 1, 7});
+      const Values base = base_tensors(*model);
+      Adaptation adaptation(*model, registry, 1);
+      adaptation.add("a", first ? apart : shared);
+      adaptation.add("b", first ? shared : apart);
+      disturb(adaptation);
+      // By hand: the table moves with the shared set, the output with both.
+      const std::unique_ptr<Model> plain =
+          model_of("llama", words, kernels::DType::F64, Json{{"tie_word_embeddings", false}});
+      WeightSlot &table = plain->slot(plain->site("dec.embed.tok")),
+                 &output = plain->slot(plain->site("head.proj"));
+      const Tensor before = model->slot(model->site("dec.embed.tok")).weight;
+      const auto value = [&](const char* set, const std::string& part) {
+        for (const std::pair<std::string, Tensor>& entry : adaptation.tensors(set))
+          if (ends_with(entry.first, part)) return entry.second;
+        return Tensor();
+      };
+      const char* const of_shared = first ? "b" : "a";
+      const char* const of_apart = first ? "a" : "b";
+      table.weight = value(of_shared, "/weight").clone();
+      output.weight =
+          table.weight +
+          (apart.method == "full"
+               ? value(of_apart, "/weight") - before
+               : at::matmul(value(of_apart, "/up"), value(of_apart, "/down")) * (16.0 / 2));
+      const Tensor expected = logits(*plain, batch);
+      EXPECT_LE(distance(logits(*model, batch), expected), 1e-12) << apart.method << first;
+      adaptation.merge("a");
+      EXPECT_LE(distance(logits(*model, batch), expected), 1e-12) << apart.method << first;
+      adaptation.merge("b");
+      EXPECT_LE(distance(logits(*model, batch), expected), 1e-12) << apart.method << first;
+      adaptation.unmerge();
+      EXPECT_TRUE(same(base_tensors(*model), base));
+      EXPECT_LE(distance(logits(*model, batch), expected), 1e-12) << apart.method << first;
+    }
+  }
+}
+
 }  // namespace summed_sets_test
 }  // namespace attune
