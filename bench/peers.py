@@ -3,11 +3,12 @@
   peers.py compare --step build/release/bin/step --out docs/performance.md [--only TEXT]
   peers.py peer MODEL METHOD DTYPE LENGTHS STEPS THREADS eager|compiled    one peer run, one JSON object (its own process)
 
-LENGTHS: a JSON list, those of bench/step, padded to the longest. Run by scripts/bench-peers, which
-makes the environment.
+LENGTHS: a JSON list of the lengths in each batch, those of bench/step, which steps take in turn, padded to the
+batch's longest. Run by scripts/bench-peers, which makes the environment.
 """
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -19,7 +20,7 @@ import time
 WORK = [  # model, method, shape
     ("minilm", "lora", "16x128"),
     ("minilm", "full", "16x128"),
-    ("minilm", "lora", "lognormal:32"),
+    ("minilm", "lora", "lognormal:32"),  # 32 texts a batch, another batch at every step
     ("minilm", "full", "lognormal:32"),
     ("bert-base", "lora", "16x128"),
     ("bert-base", "full", "16x128"),
@@ -44,6 +45,17 @@ def config_of(model):
         max_position_embeddings=512, num_labels=2)
 
 
+def inputs_of(lengths, words, causal):
+    import torch
+
+    longest = max(lengths)
+    ids = torch.exp(math.log(words) * torch.rand(len(lengths), longest, dtype=torch.float64)).long()  # Zipf, as bench/step
+    inputs = {"input_ids": ids, "labels": ids if causal else torch.arange(len(lengths)) % 2}
+    if min(lengths) != longest:
+        inputs["attention_mask"] = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+    return inputs
+
+
 def peer(model_name, method, dtype, lengths, steps, warmup, threads, compiled):
     import torch
     import transformers
@@ -64,24 +76,16 @@ def peer(model_name, method, dtype, lengths, steps, warmup, threads, compiled):
     if dtype == "bf16":
         model = model.to(torch.bfloat16)
     model.train()
-    longest = max(lengths)
-    ids = torch.randint(1, config.vocab_size, (len(lengths), longest))
-    mask = torch.zeros_like(ids)
-    for i, length in enumerate(lengths):
-        mask[i, :length] = 1
-    inputs = {"input_ids": ids}
-    if min(lengths) != longest:
-        inputs["attention_mask"] = mask
-    inputs["labels"] = ids if causal else torch.arange(len(lengths)) % 2
+    batches = [inputs_of(one, config.vocab_size, causal) for one in lengths]
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     if compiled:
         model = torch.compile(model)
-    seconds, start = [], time.perf_counter()
+    seconds, rates, start = [], [], time.perf_counter()
     for step in range(warmup + steps):
         began = time.perf_counter()
         optimizer.zero_grad()
-        loss = model(**inputs).loss
+        loss = model(**batches[step % len(batches)]).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -90,10 +94,10 @@ def peer(model_name, method, dtype, lengths, steps, warmup, threads, compiled):
             start = time.perf_counter() - start
         if step >= warmup:
             seconds.append(time.perf_counter() - began)
-    tokens = sum(lengths)
+            rates.append(sum(lengths[step % len(lengths)]) / seconds[-1])
     return {
-        "tokens": tokens, "first_step_seconds": start, "min_ms": 1e3 * min(seconds), "median_ms": 1e3 * statistics.median(seconds),
-        "tokens_per_second": tokens / statistics.median(seconds),
+        "first_step_seconds": start, "min_ms": 1e3 * min(seconds), "median_ms": 1e3 * statistics.median(seconds),
+        "tokens_per_second": statistics.median(rates),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "torch": torch.__version__, "transformers": transformers.__version__}
 
@@ -139,7 +143,7 @@ def compare(arguments):
         run([arguments.step, model, "frozen", *sizes, "--steps", "1", "--warmup", "0"])  # makes the checkpoint
         for dtype in ("bf16", "fp32"):
             ours, theirs = [], []
-            lengths = run([arguments.step, "lengths", *sizes])
+            lengths = run([arguments.step, "lengths", *sizes, "--steps", str(arguments.steps)])
             for _ in range(arguments.rounds):
                 ours.append(steady([arguments.step, model, OURS[method], "--dtype", dtype, *sizes,
                                     "--steps", str(arguments.steps)]))
@@ -192,7 +196,8 @@ def write(arguments, rows, threads):
         "r = 8 on q and v. Tokens are real ones, never padding. *Ceiling*: packed oneDNN products of the model's shapes,",
         "measured in the same process before and after. Attune keeps fp32 master weights and moments; the peer in bf16 keeps",
         f"everything in bf16; both read a checkpoint from the disk. Each figure is the median of {arguments.steps} steps{rounds}; ratios hold for one",
-        "machine and run.", "",
+        "machine and run. *lognormal*: 32 texts, another batch at every step, mean 25 tokens and 128 at most; padded to its longest",
+        "text such a batch is 3.0 times its tokens. Words come by Zipf's law.", "",
         f"Machine: {cpu_name()}, {threads} threads ({rows[0][4]['isa']}); torch {versions['torch']}, transformers "
         f"{versions['transformers']}, SDPA attention, "
         f"{'tcmalloc' if 'LD_PRELOAD' in peer_environment(threads) else 'no tcmalloc here'}.", "",

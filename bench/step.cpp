@@ -9,9 +9,10 @@
 // --mapped: the weights are those of a checkpoint in DIR/MODEL (made there when it is not there),
 // as a user's are; otherwise they are drawn in memory, where they stay. --sets: forward passes
 // alone, over N sets of the method, the sequences taking them in turn. --answer: the percent of
-// each sequence, at its end, that carries labels (decoder).
+// each sequence, at its end, that carries labels (decoder). --lognormal: every step, warm-up too,
+// has a batch of its own, as in a run; rates are medians of the steps' own.
 //
-// MODEL: bert-base, minilm, decoder; or `lengths`, which prints those of the batch alone.
+// MODEL: bert-base, minilm, decoder; or `lengths`, which prints those of the steps' batches alone.
 // METHOD: full; frozen (a trained head alone: no backward pass through the body); bare (one bias or
 // norm of the first block: what methods in every block cannot avoid); or YAML of a method:
 // "{lora: {rank: 8}}". The ceiling is that of packed products of the model's shapes, measured
@@ -20,17 +21,16 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "arch/load.h"
 #include "base/error.h"
 #include "base/file.h"
-#include "base/random.h"
 #include "base/text.h"
 #include "core/adaptation.h"
 #include "core/storage.h"
@@ -39,6 +39,7 @@
 #include "nn/transformer.h"
 #include "objectives/registry.h"
 #include "recipe/yaml.h"
+#include "step_batches.h"
 #include "step_work.h"
 #include "tensor/autograd.h"
 #include "tensor/memory.h"
@@ -92,18 +93,12 @@ Json config_of(const std::string& name, int64_t longest) {
   return config;
 }
 
-/// Lengths of one batch: equal, or drawn from a lognormal with mean 25, cut at 128.
-std::vector<int64_t> lengths_of(const Setting& setting) {
-  if (setting.lognormal == 0)
-    return std::vector<int64_t>(static_cast<size_t>(setting.sequences), setting.length);
-  const Stream64 random(1, "bench lengths");
-  std::vector<int64_t> lengths;
-  for (int64_t i = 0; i < setting.lognormal; ++i) {
-    const double sigma = 0.7, mu = std::log(25.0) - sigma * sigma / 2;
-    const double x = std::exp(mu + sigma * random.normal(static_cast<uint64_t>(i)));
-    lengths.push_back(std::clamp<int64_t>(std::llround(x), 2, 128));
-  }
-  return lengths;
+/// Lengths of the batches that steps take in turn: one batch of equal lengths, or one for every
+/// step.
+std::vector<std::vector<int64_t>> lengths_of(const Setting& setting) {
+  if (setting.lognormal > 0)
+    return lognormal_lengths(setting.warmup + setting.steps, setting.lognormal);
+  return {std::vector<int64_t>(static_cast<size_t>(setting.sequences), setting.length)};
 }
 
 double median(std::vector<double> values) {
@@ -137,7 +132,9 @@ class Bench {
     }
     options.own_head = true;
     lengths_ = lengths_of(setting);
-    const int64_t longest = *std::max_element(lengths_.begin(), lengths_.end());
+    int64_t longest = 0;
+    for (const std::vector<int64_t>& lengths : lengths_)
+      longest = std::max(longest, *std::max_element(lengths.begin(), lengths.end()));
     options.numerics.recompute = setting.recompute;
     make_model(config_of(setting.model, longest), options);
     StorageOptions storage;
@@ -164,45 +161,36 @@ class Bench {
     const Registry<Objective> registry = objectives();
     const Entry<Objective>& entry = registry.at("cross_entropy");
     objective_ = entry.make(Options(entry.options, Node(), "objective"));
-    batch_ = made_up_batch(dynamic_cast<Transformer&>(*model_).spec(), lengths_, 1);
-    batch_.pass.training = true;
-    std::vector<int64_t> labels;
-    if (setting.model == "decoder") {
-      const Tensor ids = batch_.streams.begin()->second.ids;
-      for (const int64_t length : lengths_)
-        for (int64_t i = 0; i < length; ++i) {
-          const bool labelled = i + 1 < length && (length - i) * 100 <= length * setting.answer;
-          labels.push_back(labelled ? pointer<const int32_t>(ids)[labels.size() + 1] : kUnlabelled);
-        }
-    } else {
-      for (size_t i = 0; i < lengths_.size(); ++i) labels.push_back(static_cast<int64_t>(i % 2));
-    }
-    batch_.fields["labels"] = int64_tensor(labels);
+    for (const std::vector<int64_t>& lengths : lengths_) batches_.push_back(batch_of(lengths));
     optimizer_.leave_rows_behind();
-    std::vector<int32_t> sets;
-    for (size_t i = 0; setting.sets > 1 && i < lengths_.size(); ++i)
-      sets.push_back(static_cast<int32_t>(static_cast<int64_t>(i) % setting.sets));
-    if (!sets.empty()) batch_.sets = int32_tensor(sets);
   }
 
   Json run() {
-    int64_t rows = 0;
-    for (const int64_t length : lengths_) rows += length;
-    const Work work = work_of(*model_, lengths_, rows_read(), setting_.model == "decoder", full_);
     const kernels::DType type = model_->numerics().compute;
+    std::vector<Work> works;
+    std::vector<int64_t> rows;
+    for (const std::vector<int64_t>& lengths : lengths_) {
+      works.push_back(
+          work_of(*model_, lengths, rows_read(lengths), setting_.model == "decoder", full_));
+      rows.push_back(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
+    }
+    const double before = ceiling_of(works[0], rows[0], type);
     for (int64_t i = 0; i < setting_.warmup; ++i) step();
-    // Later steps take no more; what the products below take on their own is not the step's.
+    const Measured m = measure();
+    // What the products below take on their own is not the steps'.
     const int64_t peak = peak_resident_bytes();
     const MemoryCounts memory = memory_counts();
-    const double before = ceiling_of(work, rows, type);
-    step();  // the products have cooled the caches
-    const Measured m = measure();
     const Cost cost = adaptation_->cost();  // weights drawn here all count as new
-    const double after = ceiling_of(work, rows, type);
+    const double after = ceiling_of(works[0], rows[0], type);
     const double ceiling = std::max(before, after);
-    const double useful = (work.linear + work.attention) * 1e-9;
+    std::vector<double> tokens_per_second, useful_per_second;
+    for (size_t i = 0; i < m.seconds.size(); ++i) {
+      const size_t at = (i + static_cast<size_t>(setting_.warmup)) % works.size();
+      tokens_per_second.push_back(static_cast<double>(rows[at]) / m.seconds[i]);
+      useful_per_second.push_back((works[at].linear + works[at].attention) * 1e-9 / m.seconds[i]);
+    }
+    const double most = *std::max_element(useful_per_second.begin(), useful_per_second.end());
     const double least = *std::min_element(m.seconds.begin(), m.seconds.end());
-    const double middle = median(m.seconds);
     const double steps = static_cast<double>(setting_.steps);
     return Json{{"model", setting_.model},
                 {"method", setting_.method},
@@ -211,18 +199,18 @@ class Bench {
                 {"sets", setting_.sets},
                 {"threads", kernels::threads()},
                 {"isa", kernels::isa_name(kernels::isa())},
-                {"sequences", lengths_.size()},
-                {"tokens", rows},
+                {"sequences", lengths_[0].size()},
+                {"tokens", rows[0]},
                 {"steps", setting_.steps},
                 {"min_ms", 1e3 * least},
-                {"median_ms", 1e3 * middle},
-                {"tokens_per_second", static_cast<double>(rows) / middle},
-                {"gflop", useful},
+                {"median_ms", 1e3 * median(m.seconds)},
+                {"tokens_per_second", median(tokens_per_second)},
+                {"gflop", (works[0].linear + works[0].attention) * 1e-9},
                 {"ceiling", ceiling},
                 {"ceiling_before", before},
                 {"ceiling_after", after},
-                {"fraction_min", useful / least / ceiling},
-                {"fraction_median", useful / middle / ceiling},
+                {"fraction_min", most / ceiling},
+                {"fraction_median", median(useful_per_second) / ceiling},
                 {"faults_per_step", m.faults / steps},
                 {"system_ms_per_step", m.system_ms / steps},
                 {"peak_bytes", peak},
@@ -235,13 +223,25 @@ class Bench {
 
  private:
   /// Rows of each sequence that the loss reads: one of a classifier's, the answer of a decoder's.
-  std::vector<int64_t> rows_read() const {
+  std::vector<int64_t> rows_read(const std::vector<int64_t>& lengths) const {
     std::vector<int64_t> read;
-    for (const int64_t length : lengths_)
+    for (const int64_t length : lengths)
       read.push_back(
           setting_.model == "decoder" ? std::max<int64_t>(length * setting_.answer / 100, 1) : 1);
     return read;
   }
+  Batch batch_of(const std::vector<int64_t>& lengths) const {
+    Batch batch =
+        step_batch(dynamic_cast<const Transformer&>(*model_).spec(), lengths, batches_.size() + 1,
+                   setting_.model == "decoder" ? setting_.answer : 0);
+    batch.pass.training = setting_.sets == 0;
+    std::vector<int32_t> sets;
+    for (size_t i = 0; setting_.sets > 1 && i < lengths.size(); ++i)
+      sets.push_back(static_cast<int32_t>(static_cast<int64_t>(i) % setting_.sets));
+    if (!sets.empty()) batch.sets = int32_tensor(sets);
+    return batch;
+  }
+
   void make_model(const Json& config, const LoadOptions& options) {
     if (setting_.mapped.empty()) {
       model_ = init_model(config, setting_.model, options);
@@ -258,15 +258,15 @@ class Bench {
   }
 
   double step() {
+    Batch& batch = batches_[static_cast<size_t>(steps_) % batches_.size()];
+    batch.pass.step = ++steps_;
     if (setting_.sets > 0) {
       const at::NoGradGuard no_grad;
-      batch_.pass.training = false;
-      return objective_->compute(*model_, batch_).total.sum.item<double>();
+      return objective_->compute(*model_, batch).total.sum.item<double>();
     }
     std::vector<Param> params = adaptation_->trainable();
     clear_gradients(params);
-    batch_.pass.step = ++steps_;
-    const Loss loss = objective_->compute(*model_, batch_);
+    const Loss loss = objective_->compute(*model_, batch);
     const double value = loss.total.sum.item<double>() / loss.total.count;
     backward(loss.total.sum);
     const double norm = gradient_norm(params) / loss.total.count;
@@ -299,8 +299,8 @@ class Bench {
   std::unique_ptr<Adaptation> adaptation_;
   std::unique_ptr<Objective> objective_;
   AdamW optimizer_{AdamWOptions{}};
-  std::vector<int64_t> lengths_;
-  Batch batch_;
+  std::vector<std::vector<int64_t>> lengths_;  // of the batches
+  std::vector<Batch> batches_;                 // that steps take in turn
   bool full_ = false;
   int64_t steps_ = 0;
 };
