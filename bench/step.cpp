@@ -175,6 +175,7 @@ class Bench {
       rows.push_back(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
     }
     const double before = ceiling_of(works[0], rows[0], type);
+    return_free_memory();
     for (int64_t i = 0; i < setting_.warmup; ++i) step();
     const Measured m = measure();
     // What the products below take on their own is not the steps'.

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "core/storage.h"
 #include "tensor/autograd.h"
+#include "tensor/file_table.h"
 #include "tensor/torch.h"
 
 namespace attune {
@@ -140,14 +141,28 @@ bool Recorder::trains_alone(const Site& site, const Learn& learn) const {
   return false;
 }
 
+/// A large table that is looked up alone: a step changes the rows that its batch has.
+bool Recorder::changes_by_rows(const Site& site, const Tensor& base) const {
+  constexpr int64_t kLargeTable = 1 << 20;
+  if (site.weight != WeightKind::Table || base.numel() < kLargeTable ||
+      base.scalar_type() != model_.numerics().master())
+    return false;
+  for (const Site& other : sites_)
+    if (other.storage == site.storage && other.weight != WeightKind::Table) return false;
+  return true;
+}
+
 void Recorder::thaw_part(const Site& site, const Learn& learn, Part part, const Tensor& base) {
   const bool alone = trains_alone(site, learn);
   Share& share = thawed_[{alone ? -1 - site.id : site.storage, part}];
   Tensor& value = share.value;
   if (!value.defined()) {
     share.base = base;
-    value = as_leaf(base.detach().to(model_.numerics().master(), false, /*copy=*/true));
     const WeightSlot& slot = model_.slot(site);
+    if (changes_by_rows(site, base)) value = copied_when_written(base);
+    if (!value.defined())
+      value = base.detach().to(model_.numerics().master(), false, /*copy=*/true);
+    value = as_leaf(value);
     if (slot.copies.weight_is_mapped() && base.is_same(slot.weight))
       release_pages(base.data_ptr(),
                     base.nbytes());  // the model computes with the copy from now on

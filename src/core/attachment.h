@@ -74,6 +74,7 @@ class Recorder final : public Attachment {
  private:
   std::string sites_that_admit(const Site& site, const Edit& edit) const;
   bool trains_alone(const Site& site, const Learn& learn) const;
+  bool changes_by_rows(const Site& site, const Tensor& base) const;
   void thaw_part(const Site& site, const Learn& learn, Part part, const Tensor& base);
   void own(Owned owned);
 

@@ -73,7 +73,8 @@ bool product_turned(const Matrix& a, const Matrix& b, const MutableMatrix& c, bo
   work.whole = gemm_plan(work.key, &any);
   if (!pairs_in_blocks(work.whole->b)) return false;
   const auto& strides = work.whole->b.data.format_desc.blocking.strides;
-  bf16* packed = static_cast<bf16*>(thread_scratch(0, work.whole->b.get_size()));
+  const Borrowed place(work.whole->b.get_size());
+  bf16* packed = static_cast<bf16*>(place.data());
   pack_pairs_avx512(static_cast<const bf16*>(b.data), b.rows, b.cols, false, strides[0], strides[1],
                     packed);
   work.packed = packed;

@@ -12,6 +12,7 @@
 #include <new>
 
 #include "kernels/kernels.h"
+#include "kernels/memory.h"
 
 namespace attune::kernels {
 namespace {
@@ -143,6 +144,30 @@ void set_threads(int threads) {
 }
 int threads() {
   return omp_get_max_threads();
+}
+
+namespace {
+
+void* take_of_system(size_t bytes) {
+  return std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+/// Set once, before threads that multiply.
+struct Lender {
+  void* (*take)(size_t) = take_of_system;
+  void (*give)(void*) = std::free;
+} lender;
+
+}  // namespace
+
+void lend_memory(void* (*take)(size_t bytes), void (*give)(void* memory)) {
+  lender = {take, give};
+}
+
+detail::Borrowed::Borrowed(size_t bytes) : data_(lender.take(bytes)) {
+  if (data_ == nullptr) throw std::bad_alloc();
+}
+detail::Borrowed::~Borrowed() {
+  lender.give(data_);
 }
 
 void* detail::thread_scratch(int slot, size_t bytes) {

@@ -3,6 +3,7 @@
 #include <map>
 #include <mutex>
 
+#include "tensor/file_table.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
@@ -40,6 +41,7 @@ void set_late(const at::Tensor& table, LateRows* late) {
 }
 
 void bring_rows(const at::Tensor& table, const at::Tensor& index) {
+  own_rows(table, index);
   if (LateRows* late = late_of(table); late != nullptr)
     late->bring(pointer<const int32_t>(index), index.numel());
 }

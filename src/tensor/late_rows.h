@@ -20,7 +20,8 @@ class LateRows {
 void set_late(const at::Tensor& table, LateRows* late);
 
 /// To be called before a pass reads a trained table: of the rows in `index`, int32 [n], or of all.
-/// Does nothing for any other tensor.
+/// Of one that shares its pages with a file, rows get their own (tensor/file_table.h). Does nothing
+/// for any other tensor.
 void bring_rows(const at::Tensor& table, const at::Tensor& index);
 void bring_rows(const at::Tensor& table);
 

@@ -2,6 +2,7 @@
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <set>
 #include <utility>
 
+#include "kernels/memory.h"
 #include "tensor/compat.h"
 #include "tensor/torch.h"
 
@@ -19,7 +21,8 @@ namespace attune {
 
 namespace {
 
-constexpr size_t kLarge = size_t{64} << 10, kPage = size_t{2} << 20, kSegment = size_t{32} << 20;
+constexpr size_t kLarge = size_t{64} << 10, kPage = size_t{2} << 20, kGrowth = size_t{8} << 20,
+                 kSegment = size_t{32} << 20;
 
 /// What stands before a tensor's first byte: a piece of a segment, or memory of its own when it is
 /// smaller than kLarge.
@@ -70,6 +73,11 @@ class Segments {
     }
     keep(chunk);
   }
+  /// The pages of free pieces of at least `bytes`.
+  void return_free(size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    forget_free_pages(bytes);
+  }
   MemoryCounts counts() {
     const std::lock_guard<std::mutex> lock(mutex_);
     return counts_;
@@ -105,9 +113,9 @@ class Segments {
   }
   /// A free piece of at least `bytes`, where none was large enough.
   Chunk* grown(size_t bytes) {
-    forget_free_pages();
+    forget_free_pages(kSegment);
     const size_t there = end_ != nullptr && end_->free ? end_->bytes : 0;
-    for (const size_t size : {std::max(bytes - there, kSegment), bytes - there})
+    for (const size_t size : {std::max(bytes - there, kGrowth), bytes - there})
       if (Chunk* chunk = lengthened(rounded(size, kPage)); chunk != nullptr) return chunk;
     give_back();
     for (const size_t size : {std::max(bytes, kSegment), bytes})
@@ -167,11 +175,12 @@ class Segments {
     return memory;
   }
   /// Large free pieces keep their addresses but not their pages: shapes have changed.
-  void forget_free_pages() {
-    for (auto at = free_.lower_bound({kSegment, nullptr}); at != free_.end(); ++at) {
+  void forget_free_pages(size_t bytes) {
+    for (auto at = free_.lower_bound({bytes, nullptr}); at != free_.end(); ++at) {
       const uintptr_t begin = reinterpret_cast<uintptr_t>(at->second);
       const uintptr_t from = rounded(begin + kHeader, kPage),
                       to = (begin + at->first) / kPage * kPage;
+      if (from >= to) continue;
       static_cast<void>(::madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED));
     }
   }
@@ -205,21 +214,25 @@ void release(void* data) {
   std::free(chunk);
 }
 
+/// Memory for `n` bytes, until release(). Errors: std::bad_alloc.
+void* taken(size_t n) {
+  if (n > SIZE_MAX / 2) throw std::bad_alloc();
+  const size_t bytes = n + kHeader;
+  void* memory = nullptr;
+  if (bytes >= kLarge) {
+    memory = segments().take(bytes);
+  } else if (posix_memalign(&memory, kHeader, bytes) == 0) {
+    (new (memory) Chunk)->bytes = bytes;
+  } else {
+    throw std::bad_alloc();
+  }
+  return static_cast<char*>(memory) + kHeader;
+}
+
 class KeepingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t n) ATTUNE_ALLOCATE_CONST override {
-    if (n == 0) return {nullptr, nullptr, &release, c10::Device(c10::DeviceType::CPU)};
-    if (n > SIZE_MAX / 2) throw std::bad_alloc();
-    const size_t bytes = n + kHeader;
-    void* memory = nullptr;
-    if (bytes >= kLarge) {
-      memory = segments().take(bytes);
-    } else if (posix_memalign(&memory, kHeader, bytes) == 0) {
-      (new (memory) Chunk)->bytes = bytes;
-    } else {
-      throw std::bad_alloc();
-    }
-    void* data = static_cast<char*>(memory) + kHeader;
+    void* data = n == 0 ? nullptr : taken(n);
     return {data, data, &release, c10::Device(c10::DeviceType::CPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &release; }
@@ -236,9 +249,17 @@ MemoryCounts memory_counts() {
   return segments().counts();
 }
 
+void return_free_memory() {
+  segments().return_free(2 * kPage);
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
+
 void keep_freed_memory() {
   static const bool done = [] {
     c10::SetCPUAllocator(new KeepingAllocator);
+    kernels::lend_memory(&taken, &release);
     return true;
   }();
   static_cast<void>(done);

@@ -15,12 +15,15 @@ struct MemoryCounts {
 MemoryCounts memory_counts();
 
 /// From here on, LibTorch's tensors on the CPU of 64 KiB and more are cut out of one segment that
-/// grows by 32 MiB and more (in large pages where the system gives them), and free neighbours join
-/// again, so that a steady training step asks the system for no page. When nothing free is large
-/// enough, the pages of large free pieces go back before it grows; where it cannot grow another is
-/// made, after segments that are free as a whole have been given back. std::bad_alloc when the
-/// system has no more. Once a process; further calls do nothing.
+/// grows by 8 MiB and more (in large pages where the system gives them), and free neighbours join
+/// again, so that a steady training step asks the system for no page; kernels borrow there too.
+/// When nothing free is large enough, the pages of large free pieces go back before it grows; where
+/// it cannot grow another is made, after segments that are free as a whole have been given back.
+/// std::bad_alloc when the system has no more. Once a process; further calls do nothing.
 void keep_freed_memory();
+
+/// What is free in the segments keeps its addresses but not its memory, until it is used again.
+void return_free_memory();
 
 /// Zeros like a tensor, of which the system gives a page only once something is written there.
 /// Errors: std::bad_alloc.

@@ -120,11 +120,12 @@ NamedTensors packed(const NamedTensors& tensors, const Model& model) {
     if (large && !of_zeros) {
       const Tensor base = base_of(model, entry.first, value.scalar_type());
       if (base.defined() && base.sizes() == value.sizes()) places = places_from(base);
-      // It may stand in its file, of which the model computes with the trained copy alone.
+      // It may stand in its file, of which the model computes with the trained copy alone; that
+      // copy may go on reading there.
       const std::optional<FilePlace> place =
           base.defined() ? place_in_file(base.data_ptr(), static_cast<size_t>(base.nbytes()))
                          : std::nullopt;
-      if (place) release_pages(base.data_ptr(), static_cast<size_t>(base.nbytes()));
+      if (place) forget_pages(base.data_ptr(), static_cast<size_t>(base.nbytes()));
     }
     if (!places.defined()) {
       result.push_back(entry);

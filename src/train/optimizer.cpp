@@ -97,8 +97,16 @@ void AdamW::update(const kernels::AdamW& options, const Param& param, const Tens
 }
 
 void AdamW::settle() {
+  // Tables that are whole in memory only now find room where activations were.
+  for (const std::pair<const std::string, Moments>& entry : moments_)
+    if (entry.second.rows != nullptr && entry.second.rows->lends()) return_free_memory();
   for (std::pair<const std::string, Moments>& entry : moments_)
     if (entry.second.rows != nullptr) entry.second.rows->bring_all();
+}
+
+void AdamW::let_go() {
+  for (std::pair<const std::string, Moments>& entry : moments_)
+    if (entry.second.rows != nullptr) entry.second.rows->let_go();
 }
 
 void AdamW::forget() {

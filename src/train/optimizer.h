@@ -31,6 +31,9 @@ class AdamW {
   /// before.
   void leave_rows_behind() { leaves_behind_ = true; }
   void settle();
+  /// After settle(), when what was read is written: of tables that share pages with a file, those
+  /// that hold no word of any batch take no memory again.
+  void let_go();
   /// Moments and step counts so far, by tensor; live tensors.
   std::vector<std::pair<std::string, Tensor>> state() const;
   /// The tensors that have moments.

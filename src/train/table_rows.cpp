@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "tensor/file_table.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
 
@@ -9,7 +10,7 @@ namespace attune {
 
 namespace {
 
-/// With so many steps behind, all rows are brought.
+/// With so many steps behind, all rows are brought, and no file's any more.
 constexpr size_t kMostSteps = 1024;
 
 }  // namespace
@@ -19,6 +20,8 @@ TableRows::TableRows(Tensor value, Tensor m, Tensor v, std::vector<bool> reached
       m_(std::move(m)),
       v_(std::move(v)),
       reached_(std::move(reached)),
+      lent_(is_copied_when_written(value_) && version_of(value_) == 0),
+      version_(version_of(value_)),
       taken_(reached_.size(), 0) {
   set_late(value_, this);
 }
@@ -42,7 +45,13 @@ void TableRows::bring_missed() {
                              pointer<T>(value_), pointer<T>(m_), pointer<T>(v_), value_.size(1));
   });
   missed_.clear();
+  changed();
+}
+
+void TableRows::changed() {
+  lent_ = lends();
   mark_changed(value_);
+  version_ = version_of(value_);
 }
 
 void TableRows::bring(const int32_t* rows, int64_t count) {
@@ -54,9 +63,17 @@ void TableRows::bring_all() {
   if (steps_.empty()) return;
   for (int64_t row = 0; row < value_.size(0); ++row) miss(row);
   bring_missed();
+  if (lends()) return;  // rows that are let go need the steps once more
   steps_.clear();
   taken_.assign(taken_.size(), 0);
   decays_ = 0;
+}
+
+void TableRows::let_go() {
+  if (!lends()) return;
+  give_back_rows(value_, reached_);
+  for (size_t row = 0; row < taken_.size(); ++row)
+    if (!reached_[row]) taken_[row] = 0;
 }
 
 void TableRows::step(const kernels::AdamW& options, const RowGradient& gradient) {
@@ -70,7 +87,7 @@ void TableRows::step(const kernels::AdamW& options, const RowGradient& gradient)
     kernels::adamw_rows<T>(options, rows, count, pointer<const T>(gradient.values),
                            pointer<T>(value_), pointer<T>(m_), pointer<T>(v_), value_.size(1));
   });
-  mark_changed(value_);
+  changed();
   steps_.push_back(kernels::adamw_rest(options));
   const int32_t now = static_cast<int32_t>(steps_.size());
   if (steps_.back().keep != 1) decays_ = now;
@@ -78,7 +95,9 @@ void TableRows::step(const kernels::AdamW& options, const RowGradient& gradient)
     taken_[static_cast<size_t>(rows[i])] = now;
     reached_[static_cast<size_t>(rows[i])] = true;
   }
-  if (steps_.size() >= kMostSteps) bring_all();
+  if (steps_.size() < kMostSteps) return;
+  lent_ = false;
+  bring_all();
 }
 
 }  // namespace attune

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "tensor/autograd.h"
+#include "tensor/memory.h"
 #include "tensor/torch.h"
 #include "train/calibrate.h"
 #include "train/evaluate.h"
@@ -132,6 +133,7 @@ Trainer::Result Trainer::run(bool resume) {
   events_ = std::make_unique<EventWriter>(parts_.run);
   const int64_t start_step = run_.step;
   progress_.begin(clock().progress);
+  return_free_memory();  // what reading the files has left
   while (!finished() && !stopped_early_ && SignalWatch::received() == 0) {
     Window window = load_window();
     train_window(window);
@@ -303,6 +305,7 @@ void Trainer::save_now() {
     run_.sources = parts_.sources();
   log_->sync();  // a checkpoint says how long the log was: it must be on the disk before
   save_run_state(parts_.run, run_, state_tensors(), config_.keep);
+  optimizer_.let_go();
 }
 
 }  // namespace attune

@@ -115,6 +115,7 @@ class Trainer {
   void report(const Window& window);
   void evaluate_now();
   std::optional<double> best_value(const Evaluation& found) const;
+  void save_result();
   void keep(const Evaluation& found);
   bool settled() const;  // a result may be kept
   void save_now();

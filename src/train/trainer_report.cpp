@@ -78,13 +78,18 @@ bool Trainer::settled() const {
   return parts_.adaptation.settled();
 }
 
+void Trainer::save_result() {
+  optimizer_.settle();
+  parts_.save_result();
+  optimizer_.let_go();
+}
+
 void Trainer::keep(const Evaluation& found) {
   run_.metrics = found.metrics;
   run_.eval_on = found.eval_on;
 }
 
 void Trainer::evaluate_now() {
-  optimizer_.settle();
   const Evaluation found = evaluate_all(parts_.model, parts_.task, parts_.eval, parts_.eval_on,
                                         config_.eval_batch_tokens);
   for (const auto& [name, value] : found.numbers.items())
@@ -101,7 +106,7 @@ void Trainer::evaluate_now() {
   const bool better = value && (!run_.has_best || sign * (*value - run_.best) > 0);
   if (better || !run_.has_best) {
     keep(found);
-    parts_.save_result();
+    save_result();
     run_.best_step = run_.step;
   }
   if (better) {

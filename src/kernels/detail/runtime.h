@@ -14,6 +14,20 @@ namespace attune::kernels::detail {
 /// region, slot 2 for gemm and for what a call keeps beside slot 0.
 void* thread_scratch(int slot, size_t bytes);
 
+/// 64-byte aligned memory for one call, contents undefined, from where lend_memory says: for what
+/// is too large to stay between calls.
+class Borrowed {
+ public:
+  explicit Borrowed(size_t bytes);
+  ~Borrowed();
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  void* data_;
+};
+
 /// Runs piece(body, begin, end) over all of [0, count) on every thread. Each begins with a part of
 /// its own, the same in every loop over the same rows, so that it finds in its caches what it left
 /// there; then it takes from the ends of parts that are not finished: a processor that another
