@@ -31,10 +31,5 @@ void run_key(const GemmKey& key, const dnnl::memory::desc* packed, const void* a
 /// The product of a packed operand's key with at least kPackedRowsToShare rows for each thread.
 void run_packed_rows(GemmKey key, const dnnl::memory::desc& packed, const void* a, const void* b,
                      const void* bias, void* c);
-/// c = a^T b (+ c) of bf16 rows into f32, as the gradients of weights are: b is packed once, a
-/// turned a few columns at a time by the thread that multiplies them, which oneDNN does less well
-/// (5 % of such a product). False, and nothing is done, for few rows and where its layout is
-/// another.
-bool product_turned(const Matrix& a, const Matrix& b, const MutableMatrix& c, bool accumulate);
 
 }  // namespace attune::kernels::detail

@@ -1,12 +1,16 @@
+#include "kernels/gemm_turned.h"
+
 #include <algorithm>
 #include <memory>
 
+#include "base/error.h"
 #include "kernels/detail/pack.h"
 #include "kernels/detail/runtime.h"
 #include "kernels/gemm_run.h"
 #include "kernels/kernels.h"
 
-namespace attune::kernels::detail {
+namespace attune::kernels {
+namespace detail {
 
 namespace {
 
@@ -23,20 +27,26 @@ int64_t cols_a_piece(int64_t cols, int64_t threads) {
   return up_to((cols + threads * rounds - 1) / (threads * rounds), 16);
 }
 
-/// One product whose right operand is packed.
-struct Turned {
-  const bf16* a;
-  const bf16* packed;
-  float* c;
-  int64_t rows, cols, depth, n, piece;  // a [rows, cols]; depth: rows with the zeros behind them
-  GemmKey key;                          // of a whole piece
-  std::shared_ptr<const GemmPlan> whole;
+}  // namespace
+}  // namespace detail
 
-  void run(int64_t index) const {
+using namespace detail;
+
+/// One product whose right operand is packed.
+struct TurnedProduct::State {
+  const bf16* a = nullptr;
+  int64_t rows = 0, cols = 0, depth = 0, n = 0,
+          piece = 0;  // a [rows, cols]; depth: rows with the zeros behind them
+  GemmKey key;        // of a whole piece
+  std::shared_ptr<const GemmPlan> whole;
+  std::unique_ptr<Borrowed> packed;
+
+  void run(int64_t index, float* c) const {
     const int64_t begin = index * piece, count = std::min(piece, cols - begin);
     bf16* turned = scratch<bf16>(1, count * depth);
     turn_rows_avx512(a + begin, cols, rows, count, turned, depth);
-    run_plan(count == piece ? *whole : *rest(count), turned, packed, nullptr, c + begin * n);
+    run_plan(count == piece ? *whole : *rest(count), turned, packed->data(), nullptr,
+             c + begin * n);
   }
   /// The last piece has the layout of the others.
   std::shared_ptr<const GemmPlan> rest(int64_t count) const {
@@ -47,42 +57,50 @@ struct Turned {
   }
 };
 
-}  // namespace
+TurnedProduct::TurnedProduct(std::unique_ptr<State> state) : state_(std::move(state)) {}
+TurnedProduct::~TurnedProduct() = default;
 
-bool product_turned(const Matrix& a, const Matrix& b, const MutableMatrix& c, bool accumulate) try {
-  if (isa() < Isa::Avx512Bf16 || a.type != DType::BF16 || c.type != DType::F32 ||
+std::unique_ptr<TurnedProduct> TurnedProduct::begin(const Matrix& a, const Matrix& b,
+                                                    bool accumulate) try {
+  if (isa() < Isa::Avx512Bf16 || a.type != DType::BF16 || b.type != DType::BF16 ||
       a.rows < kLeastRows || std::min(a.cols, b.cols) < kLeastCols)
-    return false;
-  Turned work;
-  work.a = static_cast<const bf16*>(a.data);
-  work.c = static_cast<float*>(c.data);
-  work.rows = a.rows;
-  work.cols = a.cols;
-  work.depth = up_to(a.rows, kPackDepth);
-  work.n = b.cols;
-  work.piece = cols_a_piece(a.cols, threads());
-  work.key.m = work.piece;
-  work.key.k = work.depth;
-  work.key.n = b.cols;
-  work.key.in = DType::BF16;
-  work.key.accumulate = accumulate;
-  work.key.threads = 1;
-  work.key.packed = kAnyLayout;
-  const dnnl::memory::desc any({work.depth, b.cols}, onednn_type(DType::BF16),
+    return nullptr;
+  std::unique_ptr<State> work = std::make_unique<State>();
+  work->a = static_cast<const bf16*>(a.data);
+  work->rows = a.rows;
+  work->cols = a.cols;
+  work->depth = up_to(a.rows, kPackDepth);
+  work->n = b.cols;
+  work->piece = cols_a_piece(a.cols, threads());
+  work->key.m = work->piece;
+  work->key.k = work->depth;
+  work->key.n = b.cols;
+  work->key.in = DType::BF16;
+  work->key.accumulate = accumulate;
+  work->key.threads = 1;
+  work->key.packed = kAnyLayout;
+  const dnnl::memory::desc any({work->depth, b.cols}, onednn_type(DType::BF16),
                                dnnl::memory::format_tag::any);
-  work.whole = gemm_plan(work.key, &any);
-  if (!pairs_in_blocks(work.whole->b)) return false;
-  const auto& strides = work.whole->b.data.format_desc.blocking.strides;
-  const Borrowed place(work.whole->b.get_size());
-  bf16* packed = static_cast<bf16*>(place.data());
+  work->whole = gemm_plan(work->key, &any);
+  if (!pairs_in_blocks(work->whole->b)) return nullptr;
+  const auto& strides = work->whole->b.data.format_desc.blocking.strides;
+  work->packed = std::make_unique<Borrowed>(work->whole->b.get_size());
   pack_pairs_avx512(static_cast<const bf16*>(b.data), b.rows, b.cols, false, strides[0], strides[1],
-                    packed);
-  work.packed = packed;
-  share_pieces((a.cols + work.piece - 1) / work.piece, [&](int64_t index) { work.run(index); });
-  set_last_implementation(work.whole->implementation.c_str());
-  return true;
+                    static_cast<bf16*>(work->packed->data()));
+  return std::unique_ptr<TurnedProduct>(new TurnedProduct(std::move(work)));
 } catch (const dnnl::error& error) {
-  product_failed(key_of(a, b.cols, c, nullptr, accumulate), error);
+  GemmKey key;
+  key.m = a.cols, key.k = a.rows, key.n = b.cols, key.in = a.type;
+  product_failed(key, error);
 }
 
-}  // namespace attune::kernels::detail
+void TurnedProduct::into(const MutableMatrix& c) const try {
+  ATTUNE_ASSERT(c.type == DType::F32 && c.rows == state_->cols && c.cols == state_->n);
+  share_pieces((state_->cols + state_->piece - 1) / state_->piece,
+               [&](int64_t index) { state_->run(index, static_cast<float*>(c.data)); });
+  set_last_implementation(state_->whole->implementation.c_str());
+} catch (const dnnl::error& error) {
+  product_failed(state_->key, error);
+}
+
+}  // namespace attune::kernels

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "kernels/gemm_turned.h"
 #include "tensor/autograd.h"
 #include "tensor/torch.h"
 #include "tensor/types.h"
@@ -10,7 +11,7 @@
 namespace attune {
 
 namespace {
-kernels::Matrix view(const at::Tensor& x, bool transposed) {
+kernels::Matrix view(const at::Tensor& x, bool transposed = false) {
   return {x.data_ptr(), dtype_of(x), x.size(-2), x.size(-1), transposed};
 }
 kernels::MutableMatrix result(const at::Tensor& c) {
@@ -38,6 +39,19 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, bool transpose_a, b
     kernels::gemm_batch(c.size(0), l, r, result(c));
   else
     kernels::gemm(l, r, result(c), nullptr, false);
+  return c;
+}
+
+at::Tensor product_of_rows(const at::Tensor& a, at::Tensor b, at::ScalarType out) {
+  if (out != at::kFloat || !a.is_contiguous() || !b.is_contiguous() || a.size(0) != b.size(0))
+    return product(a, b, true, false, out);
+  const std::unique_ptr<kernels::TurnedProduct> begun =
+      kernels::TurnedProduct::begin(view(a, true), view(b), false);
+  if (begun == nullptr) return product(a, b, true, false, out);
+  const int64_t cols = b.size(1);
+  b = Tensor();
+  const Tensor c = at::empty({a.size(1), cols}, a.options().dtype(out));
+  begun->into(result(c));
   return c;
 }
 

@@ -14,6 +14,9 @@ at::Tensor matmul(const at::Tensor& a, const at::Tensor& b, bool transpose_a = f
 /// The same without gradients, into a new tensor of type `out`.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, bool transpose_a, bool transpose_b,
                    at::ScalarType out);
+/// a^T b of [rows, m] and [rows, n] into a new tensor of type `out`; where that needs b no longer
+/// once it has begun, and nobody else holds b, its memory may be the result's.
+at::Tensor product_of_rows(const at::Tensor& a, at::Tensor b, at::ScalarType out);
 /// c += a b, all dense and of one type; without gradients.
 void add_product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c);
 

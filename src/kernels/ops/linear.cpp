@@ -208,9 +208,10 @@ Tensors linear(const Tensor& x_in, const std::vector<Projection>& projections,
     Tensor x = input.get();
     Tensors result{Tensor()};
     for (size_t i = 0; i < places.size(); ++i) {
-      result.push_back(places[i].need_weight
-                           ? product(dy[i], x, true, false, master_of(dtype_of(dy[i])))
-                           : Tensor());
+      const bool last = i + 1 == places.size() && sides.empty();
+      result.push_back(places[i].need_weight ? product_of_rows(dy[i], last ? std::move(x) : x,
+                                                               master_of(dtype_of(dy[i])))
+                                             : Tensor());
       result.push_back(places[i].need_bias ? bias_gradient(dy[i]) : Tensor());
     }
     if (sides.empty()) x = Tensor();  // what was made again goes before as much is needed for dx

@@ -12,6 +12,7 @@
 #include "kernel_test_util.h"
 #include "kernels/detail/runtime.h"
 #include "kernels/gemm_blocks.h"
+#include "kernels/gemm_turned.h"
 
 namespace attune::kernels {
 namespace gemm_test {
@@ -178,6 +179,26 @@ TEST(RowPieces, CoverAllRowsInFewSizesAndGiveEveryThreadAsMany) {
         ASSERT_LE(std::abs(own - rows / threads), 2 * step);
       }
     }
+}
+
+TEST(Gemm, AWeightsGradientNeedsItsRightOperandUntilItIsBegun) {
+  const int64_t rows = 300, m = 130, n = 70;
+  Stored a(1, rows * m, DType::BF16), b(2, rows * n, DType::BF16);
+  std::vector<float> want(m * n, 0.5f), got = want;
+  const Matrix left{a.data(), DType::BF16, rows, m, true};
+  gemm(left, {b.data(), DType::BF16, rows, n, false}, {want.data(), DType::F32, m, n}, nullptr,
+       true);
+  const std::unique_ptr<TurnedProduct> begun =
+      TurnedProduct::begin(left, {b.data(), DType::BF16, rows, n, false}, true);
+  EXPECT_TRUE(begun != nullptr || isa() != Isa::Avx512Bf16);
+  if (begun == nullptr) return;
+  std::fill(b.h.begin(), b.h.end(), bf16{0x7fc0});
+  begun->into({got.data(), DType::F32, m, n});
+  EXPECT_EQ(got, want);
+  EXPECT_EQ(TurnedProduct::begin({a.data(), DType::BF16, 127, m, true},
+                                 {b.data(), DType::BF16, 127, n, false}, false),
+            nullptr)
+      << "few rows";
 }
 
 TEST(Gemm, GradientsOfWeightsOverManyRows) {
