@@ -179,6 +179,11 @@ void read_pieces(const std::string& path, size_t begin, size_t bytes,
          begin + bytes);
 }
 
+std::string without_end_slash(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
 std::string read_file(const std::string& path) {
   std::string content;
   read_pieces(path, [&](std::string_view piece) { content += piece; });

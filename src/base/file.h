@@ -56,6 +56,9 @@ void read_pieces(const std::string& path, const std::function<void(std::string_v
 void read_pieces(const std::string& path, size_t begin, size_t bytes,
                  const std::function<void(std::string_view)>& see);
 
+/// A directory's path without the slashes at its end; "/" stays.
+std::string without_end_slash(std::string path);
+
 /// Whole content of a file. Throws NotFound, Io.
 std::string read_file(const std::string& path);
 

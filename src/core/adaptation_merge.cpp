@@ -60,9 +60,7 @@ class Folding {
   void edit(const std::string& method, int id, const Edit& edit) {
     if (std::holds_alternative<Observe>(edit)) return;  // changes nothing
     const Site& site = model_.sites()[static_cast<size_t>(id)];
-    const bool shift = std::holds_alternative<Shift>(edit) && site.kind == SiteKind::Weight &&
-                       model_.can_have_bias(site);
-    if ((shift || folds(site, edit)) && alone(site)) {
+    if (folds(site, edit, model_.can_have_bias(site)) && alone(site)) {
       Affine& map = map_of(site);
       map = fold(map, edit, site.weight);
       return;

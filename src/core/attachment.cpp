@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "base/text.h"
 #include "core/storage.h"
+#include "kernels/ops/rowwise.h"
 #include "tensor/autograd.h"
 #include "tensor/file_table.h"
 #include "tensor/torch.h"
@@ -143,7 +144,6 @@ bool Recorder::trains_alone(const Site& site, const Learn& learn) const {
 
 /// A large table that is looked up alone: a step changes the rows that its batch has.
 bool Recorder::changes_by_rows(const Site& site, const Tensor& base) const {
-  constexpr int64_t kLargeTable = 1 << 20;
   if (site.weight != WeightKind::Table || base.numel() < kLargeTable ||
       base.scalar_type() != model_.numerics().master())
     return false;

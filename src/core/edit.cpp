@@ -77,10 +77,10 @@ bool goes_on(const Site& site, const Edit& edit) {
          (site.kind == SiteKind::KeyValue || site.kind == SiteKind::Scores);
 }
 
-bool folds(const Site& site, const Edit& edit) {
+bool folds(const Site& site, const Edit& edit, bool can_have_bias) {
   if (site.kind != SiteKind::Weight || !affine(edit)) return false;
   if (const LowRank* low = std::get_if<LowRank>(&edit); low != nullptr && low->gate) return false;
-  return !is<Shift>(edit) || site.bias;
+  return !is<Shift>(edit) || can_have_bias;
 }
 
 std::optional<Edit> weakened(const Edit& edit, double factor) {

@@ -86,8 +86,9 @@ bool admits(const Site& site, const Edit& edit);
 bool by_row(const Site& site, const Edit& edit);
 /// Does a row that comes behind those of a cache get what it gets in a pass over the whole text?
 bool goes_on(const Site& site, const Edit& edit);
-/// Can it be merged into the model's weights?
-bool folds(const Site& site, const Edit& edit);
+/// Can it be merged into the model's weights, where the site has or can have a bias
+/// (Model::can_have_bias)?
+bool folds(const Site& site, const Edit& edit, bool can_have_bias);
 
 /// The edit with `factor` of its strength; nothing when it has none to scale.
 std::optional<Edit> weakened(const Edit& edit, double factor);

@@ -7,12 +7,12 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/options.h"
 #include "base/text.h"
 #include "recipe/data_files.h"
 #include "recipe/names.h"
 #include "recipe/values.h"
-#include "train/adapter_files.h"
 #include "train/evaluate.h"
 
 namespace attune {

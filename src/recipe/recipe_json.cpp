@@ -5,7 +5,6 @@
 #include "recipe/recipe.h"
 #include "recipe/values.h"
 #include "recipe/yaml.h"
-#include "train/adapter_files.h"
 
 namespace attune {
 

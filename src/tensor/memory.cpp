@@ -21,8 +21,7 @@ namespace attune {
 
 namespace {
 
-constexpr size_t kLarge = size_t{64} << 10, kPage = size_t{2} << 20, kGrowth = size_t{8} << 20,
-                 kSegment = size_t{32} << 20;
+constexpr size_t kLarge = size_t{64} << 10, kPage = size_t{2} << 20, kSegment = size_t{32} << 20;
 
 /// What stands before a tensor's first byte: a piece of a segment, or memory of its own when it is
 /// smaller than kLarge.
@@ -115,8 +114,7 @@ class Segments {
   Chunk* grown(size_t bytes) {
     forget_free_pages(kSegment);
     const size_t there = end_ != nullptr && end_->free ? end_->bytes : 0;
-    for (const size_t size : {std::max(bytes - there, kGrowth), bytes - there})
-      if (Chunk* chunk = lengthened(rounded(size, kPage)); chunk != nullptr) return chunk;
+    if (Chunk* chunk = lengthened(rounded(bytes - there, kPage)); chunk != nullptr) return chunk;
     give_back();
     for (const size_t size : {std::max(bytes, kSegment), bytes})
       if (Chunk* chunk = begun(rounded(size, kPage)); chunk != nullptr) return chunk;

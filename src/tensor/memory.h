@@ -15,7 +15,7 @@ struct MemoryCounts {
 MemoryCounts memory_counts();
 
 /// From here on, LibTorch's tensors on the CPU of 64 KiB and more are cut out of one segment that
-/// grows by 8 MiB and more (in large pages where the system gives them), and free neighbours join
+/// grows by what is missing (in large pages where the system gives them), and free neighbours join
 /// again, so that a steady training step asks the system for no page; kernels borrow there too.
 /// When nothing free is large enough, the pages of large free pieces go back before it grows; where
 /// it cannot grow another is made, after segments that are free as a whole have been given back.

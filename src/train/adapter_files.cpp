@@ -20,11 +20,6 @@ namespace attune {
 
 namespace fs = std::filesystem;
 
-std::string without_end_slash(std::string path) {
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  return path;
-}
-
 void replace_directory(const std::string& fresh, const std::string& directory) {
   sync_directory(fresh);
   if (!directory_exists(directory)) {

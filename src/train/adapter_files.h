@@ -40,8 +40,6 @@ NamedTensors read_adapter_tensors(const std::string& directory, const Model& bas
 void load_adapter(Adaptation& adaptation, const std::string& set, const std::string& directory,
                   const std::string& base_fingerprint);
 
-/// A directory's path without the slashes at its end; "/" stays.
-std::string without_end_slash(std::string path);
 /// Puts a complete new folder in the place of `directory`: one atomic exchange where the file
 /// system can.
 void replace_directory(const std::string& fresh, const std::string& directory);

@@ -154,9 +154,7 @@ Lookup lookup(const Tensor& table, const Tensor& index, bool trained, at::Scalar
   return {dense_as(rows, master), at::arange(index.numel(), index.options())};
 }
 
-/// Tables of at least so many numbers, of which a batch reads at most a quarter of the rows, get
-/// their gradient as rows.
-constexpr int64_t kLargeTable = 1 << 20;
+/// A batch reads few rows: one in so many at most.
 constexpr int64_t kFewRows = 4;
 
 /// What the rows of dy add up to by the index of each, into zeroed `sums` [*, cols].

@@ -16,6 +16,9 @@ at::Tensor gated_activation(kernels::Activation f, const at::Tensor& gate, const
 /// Dropout by the keys of the rows (kernels.h says which elements); x itself when off.
 at::Tensor dropout(const at::Tensor& x, const DropSite& drop);
 
+/// Tables of at least so many numbers get their gradient as rows where a batch reads few of them.
+constexpr int64_t kLargeTable = 1 << 20;
+
 /// Sum of rows gathered from up to four tables [vocabulary, cols] (master type; a frozen one may be
 /// in half precision: the rows read are converted) by int32 indices
 /// [rows], in compute type `type`. Row `padding` of the first table gets no gradient, as torch's

@@ -78,15 +78,14 @@ TEST(Admits, FollowsTheTableOfSites) {
 }
 
 TEST(Folds, OnlyAffineVerbsAtWeightsDoAndAShiftNeedsABias) {
-  Site projection = site_of("enc.0.self.q", SiteKind::Weight, WeightKind::Projection);
-  EXPECT_TRUE(folds(projection, LowRank{}));
-  EXPECT_TRUE(folds(projection, Scale{}));
-  EXPECT_TRUE(folds(projection, Reweight{}));
-  EXPECT_FALSE(folds(projection, Shift{}));
-  projection.bias = true;
-  EXPECT_TRUE(folds(projection, Shift{}));
-  EXPECT_FALSE(folds(site_of("enc.0.resid.mid", SiteKind::Rows), Shift{}));
-  EXPECT_FALSE(folds(site_of("enc.0.resid.mid", SiteKind::Rows), Apply{}));
+  const Site projection = site_of("enc.0.self.q", SiteKind::Weight, WeightKind::Projection);
+  EXPECT_TRUE(folds(projection, LowRank{}, false));
+  EXPECT_TRUE(folds(projection, Scale{}, false));
+  EXPECT_TRUE(folds(projection, Reweight{}, false));
+  EXPECT_FALSE(folds(projection, Shift{}, false));
+  EXPECT_TRUE(folds(projection, Shift{}, true));
+  EXPECT_FALSE(folds(site_of("enc.0.resid.mid", SiteKind::Rows), Shift{}, true));
+  EXPECT_FALSE(folds(site_of("enc.0.resid.mid", SiteKind::Rows), Apply{}, true));
 }
 
 TEST(Sites, AGlobSelectsInModelOrder) {

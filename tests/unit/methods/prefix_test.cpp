@@ -110,7 +110,7 @@ TEST(UniPelt, TheLowRankUpdateIsMultipliedByTheGateOfItsInput) {
                                         bench->parameters.at("enc.0.self.q/gate_bias"), rows);
   EXPECT_TRUE(at::equal(by[0], expected[0]));
   for (int64_t r = 1; r < 4; ++r) EXPECT_TRUE(at::equal(by[r], expected[1]));
-  EXPECT_FALSE(folds(bench->site("enc.0.self.q"), Edit(edit)));
+  EXPECT_FALSE(folds(bench->site("enc.0.self.q"), Edit(edit), true));
 }
 
 }  // namespace prefix_test
