@@ -80,9 +80,8 @@ void gemm(const Matrix& a, const Matrix& b, const MutableMatrix& c, const void* 
   // Partial sums in bf16 would round twice.
   if (b.transposed || bias != nullptr || c.type == DType::BF16)
     return run_product(a, b, c, bias, accumulate);
-  if (c.type == DType::F32)
-    if (const std::unique_ptr<TurnedProduct> turned = TurnedProduct::begin(a, b, accumulate))
-      return turned->into(c);
+  if (const std::unique_ptr<TurnedProduct> turned = TurnedProduct::begin(a, b, accumulate))
+    return turned->into(c);
   detail::product_by_inner(a, b, accumulate,
                            [&](const Matrix& a_part, const Matrix& b_part, bool add) {
                              run_product(a_part, b_part, c, nullptr, add);
